@@ -1,0 +1,118 @@
+"""How wide the soft band around the threshold is.
+
+A temperature gives the band's `width`, the square root of tau, in units of |w|.
+The paper's tau is one number for all layers and is not scale-free: the gradient's
+gain at the threshold is `1/2 + t**2 / (2 tau)`, so the same tau is a hard step in
+a layer of large weights and no mask at all in a layer of small ones. A temperature
+relative to t**2 has the same gain everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(
+            f"{name} must be a positive, finite number. Received: {name}={value!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AbsoluteTemperature:
+    """The paper's temperature: the same tau for every weight.
+
+    Args:
+        value: tau, in units of w**2, positive. The paper uses 1e-4 for ResNet18
+            on ImageNet (arXiv:2305.11203, section 4).
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _require_positive("temperature", self.value)
+
+    def width(self, threshold: Tensor) -> Tensor:
+        """sqrt(tau) as a tensor of the shape of `threshold`."""
+        return ops.full_like(threshold, math.sqrt(self.value))
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativeTemperature:
+    """tau = factor * t**2: the same gain, `1/2 + 1/(2 factor)`, in every layer.
+
+    Args:
+        factor: tau in units of the squared threshold, positive.
+
+    Example:
+
+    >>> pdp_keras.prune_model(model, temperature=RelativeTemperature(0.5))
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        _require_positive("factor", self.factor)
+
+    def width(self, threshold: Tensor) -> Tensor:
+        """sqrt(tau) as a tensor of the shape of `threshold`."""
+        return threshold * math.sqrt(self.factor)
+
+
+Temperature = AbsoluteTemperature | RelativeTemperature
+
+DEFAULT = RelativeTemperature(0.5)
+
+_KINDS: dict[str, type[Temperature]] = {
+    "absolute": AbsoluteTemperature,
+    "relative": RelativeTemperature,
+}
+
+
+def get(temperature: float | Temperature | dict[str, Any] | None) -> Temperature:
+    """A temperature from what a user writes.
+
+    Args:
+        temperature: None for the default, a positive number for the paper's
+            absolute tau, a temperature object, or the dict of `serialize`.
+
+    Raises:
+        ValueError: if a number is not positive and finite.
+        TypeError: if it is none of these.
+    """
+    if temperature is None:
+        return DEFAULT
+    if isinstance(temperature, AbsoluteTemperature | RelativeTemperature):
+        return temperature
+    if isinstance(temperature, dict):
+        return deserialize(temperature)
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+        raise TypeError(
+            "temperature must be a positive number, a RelativeTemperature or an "
+            f"AbsoluteTemperature. Received: temperature={temperature!r}"
+        )
+    return AbsoluteTemperature(float(temperature))
+
+
+def serialize(temperature: Temperature) -> dict[str, Any]:
+    """A JSON-able dict from which `deserialize` makes an equal temperature."""
+    kind = next(k for k, cls in _KINDS.items() if type(temperature) is cls)
+    return {"kind": kind, **dataclasses.asdict(temperature)}
+
+
+def deserialize(config: dict[str, Any]) -> Temperature:
+    """The inverse of `serialize`."""
+    arguments = dict(config)
+    kind = arguments.pop("kind", None)
+    if kind not in _KINDS:
+        raise ValueError(
+            f"kind must be one of {sorted(_KINDS)}. Received: kind={kind!r}"
+        )
+    return _KINDS[kind](**arguments)
