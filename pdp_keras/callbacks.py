@@ -1,0 +1,276 @@
+"""`PDPScheduleCallback`: warm-up, ramp and hold, in `fit` or in a loop of one's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from pdp_keras import allocation as allocations
+from pdp_keras import state
+from pdp_keras.schedules import LinearRamp, StepSchedule
+from pdp_keras.wrapper import read_integer
+
+
+class PDPScheduleCallback(keras.callbacks.Callback):
+    """Raises the sparsity of a pruned model while it trains.
+
+    Three phases: `warmup_epochs` epochs train unpruned; then each weight's target
+    is fixed (for `allocation="global"` by one ranking of all weights) and the
+    sparsity rises in a straight line over `ramp_epochs` epochs; then it is held.
+    This is the schedule of PDP, `min(1, epsilon * (e - s)) * target` with epochs
+    counted from 1 (Cho, Adya and Naik, NeurIPS 2023, arXiv:2305.11203).
+
+    The current sparsity of the whole model appears as `sparsity` in the epoch logs:
+    in the progress bar, in `History`, and in every callback that comes later in the
+    list, such as `CSVLogger` and `TensorBoard`. So put this one first.
+
+    The sparsity never falls: a second `fit`, or one that resumes a saved model with
+    `initial_epoch`, goes on from what was reached, with the same targets.
+
+    Args:
+        warmup_epochs: epochs before anything is pruned, >= 0. Default 0.
+        ramp_epochs: epochs until the full target. The last of them already trains
+            at the full target, so a run needs `warmup_epochs + ramp_epochs` epochs.
+        epsilon: the paper's handle in place of `ramp_epochs`: 1 / ramp_epochs.
+        schedule: in place of the three above: a callable from the training step to
+            the fraction of the target in [0, 1], such as a
+            `keras.optimizers.schedules.LearningRateSchedule`, or a
+            `PruningSchedule` of tensorflow-model-optimization, which must end at the
+            model's own sparsity.
+        update: `"epoch"` (as in the paper) changes the sparsity at the start of an
+            epoch, `"step"` before every step (with `steps_per_execution`, before
+            every execution). A `schedule` always works by step.
+        allocation: None keeps the one given to `prune_model`. Anything that
+            `prune_model` accepts replaces it, computed from the weights at the end
+            of warm-up.
+
+    Raises:
+        ValueError: for arguments that exclude each other or are out of range; in
+            `fit`, before the first step, for a model without `PDPWrapper`, for a
+            ramp that cannot end within the run, and where steps are counted but
+            their number in an epoch is unknown.
+
+    Example:
+
+    >>> schedule = pdp_keras.PDPScheduleCallback(warmup_epochs=3, ramp_epochs=15)
+    >>> model.fit(x, y, epochs=30, callbacks=[schedule])
+
+    In a custom training loop:
+
+    >>> schedule.start(model, epochs=30, steps_per_epoch=len(batches))
+    >>> for epoch in range(30):
+    ...     schedule.start_epoch(epoch)
+    ...     for step, batch in enumerate(batches):
+    ...         schedule.start_step(step)
+    ...         train_step(batch)
+    """
+
+    def __init__(
+        self,
+        *,
+        warmup_epochs: float | None = None,
+        ramp_epochs: float | None = None,
+        epsilon: float | None = None,
+        schedule: Callable[[int], Any] | None = None,
+        update: str = "epoch",
+        allocation: Any = None,
+    ) -> None:
+        super().__init__()
+        if update not in ("epoch", "step"):
+            raise ValueError(
+                f"update must be 'epoch' or 'step'. Received: update={update!r}"
+            )
+        if allocation is not None:
+            allocations.get(allocation)
+        self.schedule = _make_schedule(warmup_epochs, ramp_epochs, epsilon, schedule)
+        self.update = "step" if schedule is not None else update
+        self.allocation = allocation
+        self._run: _Run | None = None
+
+    def start(
+        self, model: Any, *, epochs: int, steps_per_epoch: int | None = None
+    ) -> None:
+        """Checks a run before it begins; called by `fit`, or by a custom loop.
+
+        Args:
+            model: the pruned model.
+            epochs: the epoch at which the run ends, counted from 0 of a first run,
+                as in `fit`.
+            steps_per_epoch: training steps in an epoch; needed with
+                `update="step"` and with `schedule`.
+        """
+        state.require_pruned(model)
+        self._check_steps(steps_per_epoch)
+        self._check_target(model)
+        self._check_end(epochs, steps_per_epoch)
+        for wrapper in state.find_wrappers(model):
+            wrapper.is_scheduled = True
+        self._run = _Run(model, self.allocation, steps_per_epoch or 0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Sets the sparsity of an epoch, counted from 0."""
+        self._started().epoch = epoch
+        if self.update == "step":
+            self.start_step(0)
+        else:
+            self._started().set_fraction(self.schedule(epoch + 1))
+
+    def start_step(self, step: int) -> None:
+        """Sets the sparsity of a step, counted from 0 in its epoch."""
+        run = self._started()
+        if self.update == "epoch":
+            return
+        if isinstance(self.schedule, LinearRamp):
+            position: Any = run.epoch + (step + 1) / run.steps_per_epoch
+        else:
+            position = run.epoch * run.steps_per_epoch + step
+        run.set_fraction(self.schedule(position))
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of zeros now, over all pruned weights of the model."""
+        return state.current_sparsity(self._started().weights)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        self.start(
+            self.model,
+            epochs=self.params["epochs"],
+            steps_per_epoch=self.params.get("steps"),
+        )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        self.start_epoch(epoch)
+
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Called by Keras."""
+        self.start_step(batch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        if logs is not None:
+            logs["sparsity"] = self.sparsity
+
+    def _started(self) -> _Run:
+        if self._run is None:
+            raise ValueError(
+                "PDPScheduleCallback.start(model, epochs=...) must be called before "
+                "`start_epoch`, `start_step` and `sparsity`. Received: no start"
+            )
+        return self._run
+
+    def _check_steps(self, steps_per_epoch: int | None) -> None:
+        if self.update == "step" and not steps_per_epoch:
+            raise ValueError(
+                "A schedule by step must know the number of steps in an epoch: pass "
+                "`steps_per_epoch` to `fit`, or use update='epoch'. "
+                f"Received: steps_per_epoch={steps_per_epoch}"
+            )
+
+    def _check_target(self, model: Any) -> None:
+        final = getattr(self.schedule, "final_sparsity", None)
+        requested = state.requested_sparsity(model)
+        if final is not None and abs(final - requested) > 1e-6:
+            raise ValueError(
+                "A schedule of tensorflow-model-optimization must end at the sparsity "
+                f"given to prune_model. Received: final sparsity {final} of the "
+                f"schedule, sparsity={requested:g} of the model"
+            )
+
+    def _check_end(self, epochs: int, steps_per_epoch: int | None) -> None:
+        if isinstance(self.schedule, LinearRamp):
+            if self.schedule.epochs_needed > epochs:
+                raise ValueError(
+                    "The ramp must end within the run: warmup_epochs + ramp_epochs "
+                    f"<= epochs. Received: {self.schedule.warmup_epochs:g} + "
+                    f"{self.schedule.ramp_epochs:g} > epochs={epochs}"
+                )
+            return
+        last = epochs * (steps_per_epoch or 0) - 1
+        fraction = self.schedule(last)
+        if fraction < 1:
+            raise ValueError(
+                "The schedule must reach the full target within the run. Received: a "
+                f"fraction of {fraction:g} at the last step {last} (epochs={epochs}, "
+                f"steps_per_epoch={steps_per_epoch})"
+            )
+
+
+class _Run:
+    """One run over one model, with a copy of its counters on the host."""
+
+    def __init__(self, model: Any, allocation: Any, steps_per_epoch: int) -> None:
+        self.model = model
+        self.allocation = allocation
+        self.steps_per_epoch = steps_per_epoch
+        self.epoch = 0
+        self.weights = state.pruned_weights(model)
+        self.zeros = [read_integer(weight.zeros) for weight in self.weights]
+        self.targets: list[int] | None = None
+
+    def set_fraction(self, fraction: float) -> None:
+        """Prunes this fraction of every target; never less than before."""
+        if fraction == 0:
+            return
+        if self.targets is None:
+            self.targets = self._fix_targets()
+        counts = [
+            max(now, allocations.count_zeros(fraction, target))
+            for now, target in zip(self.zeros, self.targets, strict=True)
+        ]
+        if counts == self.zeros:
+            return
+        self._sync()
+        for weight, now, count in zip(self.weights, self.zeros, counts, strict=True):
+            if count != now:
+                weight.zeros.assign(count)
+        self.zeros = counts
+
+    def _fix_targets(self) -> list[int]:
+        self._sync()
+        # Once something is pruned the targets stand, also in a resumed run.
+        state.fix_targets(self.model, None if any(self.zeros) else self.allocation)
+        return [read_integer(weight.target_zeros) for weight in self.weights]
+
+    def _sync(self) -> None:
+        # On JAX the trainer holds the newest values; variables lag within an epoch.
+        sync = getattr(self.model, "jax_state_sync", None)
+        if sync is not None:
+            sync()
+
+
+def _make_schedule(
+    warmup_epochs: float | None,
+    ramp_epochs: float | None,
+    epsilon: float | None,
+    schedule: Callable[[int], Any] | None,
+) -> LinearRamp | StepSchedule:
+    ways = {"ramp_epochs": ramp_epochs, "epsilon": epsilon, "schedule": schedule}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(
+            "Exactly one of ramp_epochs, epsilon and schedule must be given. "
+            f"Received: {', '.join(given) or 'none of them'}"
+        )
+    if schedule is not None:
+        if warmup_epochs is not None:
+            raise ValueError(
+                "warmup_epochs belongs to ramp_epochs or epsilon; a schedule starts "
+                "by itself. Received: "
+                f"warmup_epochs={warmup_epochs} and schedule={schedule!r}"
+            )
+        return StepSchedule(schedule)
+    if epsilon is not None:
+        if not (math.isfinite(epsilon) and 0 < epsilon <= 1):
+            raise ValueError(
+                f"epsilon must be in (0, 1]. Received: epsilon={epsilon!r}"
+            )
+        ramp_epochs = 1 / epsilon
+    assert ramp_epochs is not None
+    return LinearRamp(warmup_epochs or 0, ramp_epochs)
