@@ -1,0 +1,194 @@
+"""`sparsity_report`: what is pruned, how far, and what is not and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from pdp_keras.kernels import SkippedWeight, find_kernels
+from pdp_keras.state import pruned_weights
+from pdp_keras.wrapper import read
+
+_NOT_CHOSEN = "not chosen by `filters`"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportRow:
+    """One pruned weight.
+
+    Attributes:
+        layer: path of the layer in the model.
+        weight: name of the weight in the layer.
+        shape: shape of the weight.
+        size: number of weights.
+        target: sparsity asked for, in [0, 1); None before a global allocation has
+            decided, and in a model that is not being pruned.
+        sparsity: fraction of zeros that inference computes with now.
+        zeros: number of zeros.
+        threshold: t, in units of |w|; None in a model that is not being pruned.
+    """
+
+    layer: str
+    weight: str
+    shape: tuple[int, ...]
+    size: int
+    target: float | None
+    sparsity: float
+    zeros: int
+    threshold: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityReport:
+    """Every weight of a model, pruned or not.
+
+    Attributes:
+        name: name of the model.
+        rows: the pruned weights (in a plain model: all that could be).
+        skipped: the weights left alone, each with its reason.
+    """
+
+    name: str
+    rows: tuple[ReportRow, ...]
+    skipped: tuple[SkippedWeight, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of weights in `rows`."""
+        return sum(row.size for row in self.rows)
+
+    @property
+    def zeros(self) -> int:
+        """Number of zeros in `rows`."""
+        return sum(row.zeros for row in self.rows)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros in `rows`."""
+        return self.zeros / max(1, self.size)
+
+    @property
+    def model_sparsity(self) -> float:
+        """Fraction of zeros in the whole model, skipped weights counted as dense."""
+        everything = self.size + sum(weight.size for weight in self.skipped)
+        return self.zeros / max(1, everything)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict of plain Python values, ready for JSON."""
+        return {
+            "name": self.name,
+            "size": self.size,
+            "zeros": self.zeros,
+            "sparsity": self.sparsity,
+            "model_sparsity": self.model_sparsity,
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "skipped": [dataclasses.asdict(weight) for weight in self.skipped],
+        }
+
+    def __str__(self) -> str:
+        """The report as a table for people."""
+        pruned = [
+            (
+                f"{row.layer}/{row.weight}",
+                _shape(row.shape),
+                f"{row.size:,}",
+                "-" if row.target is None else f"{row.target:.2%}",
+                f"{row.sparsity:.2%}",
+                f"{row.zeros:,}",
+            )
+            for row in self.rows
+        ]
+        total = ("all of these", "", f"{self.size:,}", "", f"{self.sparsity:.2%}")
+        lines = [
+            f"Sparsity of {self.name!r}: {self.sparsity:.2%} of the pruned weights, "
+            f"{self.model_sparsity:.2%} of the model",
+            "",
+            *_table(
+                ("pruned weight", "shape", "size", "target", "sparsity", "zeros"),
+                [*pruned, (*total, f"{self.zeros:,}")],
+                left=2,
+            ),
+        ]
+        if self.skipped:
+            rows = [
+                (f"{w.layer}/{w.weight}", _shape(w.shape), f"{w.size:,}", w.reason)
+                for w in self.skipped
+            ]
+            header = ("weight left dense", "shape", "size", "reason")
+            lines += ["", *_table(header, rows, left=2, last_left=True)]
+        return "\n".join(lines)
+
+
+def sparsity_report(model: Any) -> SparsityReport:
+    """Reports each weight's shape, target, reached sparsity and zeros.
+
+    Args:
+        model: a built Keras model, pruned or plain. In a plain model (also a
+            stripped one) every prunable kernel is listed with the zeros it has.
+
+    Returns:
+        A `SparsityReport`: print it, or take `.rows`, `.skipped`, `.to_dict()`.
+
+    Raises:
+        ValueError: if the model is not built.
+
+    Example:
+
+    >>> print(pdp_keras.sparsity_report(model))
+    """
+    kernels, skipped = find_kernels(model)
+    states = {id(weight.variable): weight for weight in pruned_weights(model)}
+    rows, dense = [], []
+    for kernel in kernels:
+        state = states.get(id(kernel.variable))
+        if states and state is None:
+            dense.append(
+                SkippedWeight(
+                    kernel.path, kernel.name, kernel.shape, kernel.size, _NOT_CHOSEN
+                )
+            )
+            continue
+        values = read(kernel.variable if state is None else state.hard_masked())
+        zeros = int(np.count_nonzero(values == 0))
+        rows.append(
+            ReportRow(
+                layer=kernel.path,
+                weight=kernel.name,
+                shape=kernel.shape,
+                size=kernel.size,
+                target=None if state is None else state.target_sparsity,
+                sparsity=zeros / max(1, kernel.size),
+                zeros=zeros,
+                threshold=None if state is None else state.numpy_threshold(),
+            )
+        )
+    return SparsityReport(model.name, tuple(rows), (*dense, *skipped))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(size) for size in shape) or "scalar"
+
+
+def _table(
+    header: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    *,
+    left: int,
+    last_left: bool = False,
+) -> list[str]:
+    """Aligned columns: the first `left` (and maybe the last) to the left."""
+    widths = [max(len(text) for text in column) for column in zip(header, *rows)]
+    flush_left = [
+        i < left or (last_left and i == len(header) - 1) for i in range(len(header))
+    ]
+
+    def line(cells: tuple[str, ...]) -> str:
+        padded = [
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(cells, widths, flush_left, strict=True)
+        ]
+        return "  ".join(padded).rstrip()
+
+    return [line(header), line(tuple("-" * w for w in widths)), *map(line, rows)]
