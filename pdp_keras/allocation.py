@@ -50,7 +50,7 @@ def check_sparsity(sparsity: Any, name: str = "sparsity") -> float:
         value = float(sparsity)
     except (TypeError, ValueError):
         value = math.nan
-    if isinstance(sparsity, bool) or not 0 <= value < 1:
+    if isinstance(sparsity, bool | str) or not 0 <= value < 1:
         raise ValueError(
             f"{name} must be a number in [0, 1): the fraction of zeros. "
             f"Received: {name}={sparsity!r}"
@@ -78,13 +78,18 @@ class GlobalMagnitude:
 
     max_sparsity: float = 0.99
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_sparsity <= 1:
+            raise ValueError(
+                "max_sparsity must be a number in [0, 1]. "
+                f"Received: max_sparsity={self.max_sparsity!r}"
+            )
+
     def __call__(self, weights: Sequence[WeightInfo], sparsity: float) -> list[int]:
         """Zeros of each weight; they add up to round(sparsity * all)."""
         sizes = [w.values.size for w in weights]
         total = count_zeros(sparsity, sum(sizes))
-        limits = [
-            math.ceil(max(self.max_sparsity, sparsity) * size) for size in sizes
-        ]
+        limits = self._limits(sizes, sparsity, total)
         # Weights beyond a tensor's limit rank last: they can never be taken.
         ranked = [
             _forbid_largest(np.abs(np.ravel(w.values)).astype("float64"), limit)
@@ -94,6 +99,15 @@ class GlobalMagnitude:
         chosen = np.argsort(np.concatenate(ranked), kind="stable")[:total]
         counts = np.bincount(owner[chosen], minlength=len(sizes))
         return [int(count) for count in counts]
+
+    def _limits(self, sizes: list[int], sparsity: float, total: int) -> list[int]:
+        shares = [max(self.max_sparsity, sparsity) * size for size in sizes]
+        # Rounded down, or a tensor of less than 100 weights could vanish at 0.99;
+        # but 0.29 * 100 is 28.999...
+        limits = [math.floor(share + 1e-9) for share in shares]
+        if sum(limits) >= total:
+            return limits
+        return [math.ceil(share) for share in shares]
 
 
 def _forbid_largest(magnitudes: np.ndarray, limit: int) -> np.ndarray:

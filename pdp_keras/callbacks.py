@@ -10,7 +10,7 @@ import keras
 
 from pdp_keras import allocation as allocations
 from pdp_keras import state
-from pdp_keras.schedules import LinearRamp, StepSchedule
+from pdp_keras.schedules import LinearRamp, StepSchedule, TemperatureFall
 from pdp_keras.wrapper import read_integer
 
 
@@ -43,6 +43,10 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         update: `"epoch"` (as in the paper) changes the sparsity at the start of an
             epoch, `"step"` before every step (with `steps_per_execution`, before
             every execution). A `schedule` always works by step.
+        final_temperature: when the ramp has ended, the temperature falls
+            geometrically to this fraction of its own value, within half the ramp's
+            length, so that the mask is all but hard before it is rounded. 1 keeps
+            the paper's constant temperature.
         allocation: None keeps the one given to `prune_model`. Anything that
             `prune_model` accepts replaces it, computed from the weights at the end
             of warm-up.
@@ -76,6 +80,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         epsilon: float | None = None,
         schedule: Callable[[int], Any] | None = None,
         update: str = "epoch",
+        final_temperature: float = 0.01,
         allocation: Any = None,
     ) -> None:
         super().__init__()
@@ -86,6 +91,8 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         if allocation is not None:
             allocations.get(allocation)
         self.schedule = _make_schedule(warmup_epochs, ramp_epochs, epsilon, schedule)
+        self.final_temperature = final_temperature
+        TemperatureFall(0, 1, final_temperature)  # checks it before anything runs
         self.update = "step" if schedule is not None else update
         self.allocation = allocation
         self._run: _Run | None = None
@@ -108,7 +115,12 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         self._check_end(epochs, steps_per_epoch)
         for wrapper in state.find_wrappers(model):
             wrapper.is_scheduled = True
-        self._run = _Run(model, self.allocation, steps_per_epoch or 0)
+        self._run = _Run(
+            model,
+            self.allocation,
+            self._fall_of_temperature(epochs, steps_per_epoch or 0),
+            steps_per_epoch or 0,
+        )
 
     def start_epoch(self, epoch: int) -> None:
         """Sets the sparsity of an epoch, counted from 0."""
@@ -116,7 +128,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         if self.update == "step":
             self.start_step(0)
         else:
-            self._started().set_fraction(self.schedule(epoch + 1))
+            self._started().move_to(epoch + 1, self.schedule(epoch + 1))
 
     def start_step(self, step: int) -> None:
         """Sets the sparsity of a step, counted from 0 in its epoch."""
@@ -127,7 +139,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             position: Any = run.epoch + (step + 1) / run.steps_per_epoch
         else:
             position = run.epoch * run.steps_per_epoch + step
-        run.set_fraction(self.schedule(position))
+        run.move_to(position, self.schedule(position))
 
     @property
     def sparsity(self) -> float:
@@ -156,6 +168,13 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         """Called by Keras."""
         if logs is not None:
             logs["sparsity"] = self.sparsity
+
+    def _fall_of_temperature(self, epochs: int, steps: int) -> TemperatureFall:
+        if isinstance(self.schedule, LinearRamp):
+            begin, end = self.schedule.phases
+        else:
+            begin, end = self.schedule.find_phases(epochs * steps - 1)
+        return TemperatureFall(end, (end - begin) / 2, self.final_temperature)
 
     def _started(self) -> _Run:
         if self._run is None:
@@ -205,19 +224,41 @@ class PDPScheduleCallback(keras.callbacks.Callback):
 class _Run:
     """One run over one model, with a copy of its counters on the host."""
 
-    def __init__(self, model: Any, allocation: Any, steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        allocation: Any,
+        temperature: TemperatureFall,
+        steps_per_epoch: int,
+    ) -> None:
         self.model = model
         self.allocation = allocation
+        self.temperature = temperature
         self.steps_per_epoch = steps_per_epoch
         self.epoch = 0
         self.weights = state.pruned_weights(model)
         self.zeros = [read_integer(weight.zeros) for weight in self.weights]
         self.targets: list[int] | None = None
+        # One scale a wrapper, which its weights share.
+        self.scales = {
+            id(weight.temperature_scale): weight.temperature_scale
+            for weight in self.weights
+        }
+        self.scale = math.nan  # unlike any, so that the first one is set
 
-    def set_fraction(self, fraction: float) -> None:
+    def move_to(self, position: float, fraction: float) -> None:
+        """Sets temperature and sparsity for a position in the run."""
+        scale = self.temperature(position)
+        if scale != self.scale:
+            self._sync()
+            for variable in self.scales.values():
+                variable.assign(scale)
+            self.scale = scale
+        if fraction > 0:
+            self._set_fraction(fraction)
+
+    def _set_fraction(self, fraction: float) -> None:
         """Prunes this fraction of every target; never less than before."""
-        if fraction == 0:
-            return
         if self.targets is None:
             self.targets = self._fix_targets()
         counts = [

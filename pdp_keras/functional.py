@@ -22,9 +22,12 @@ from keras import ops
 
 Tensor = Any
 
-# Squares of anything below stay finite in float32. Far smaller arguments already
+# Products of two numbers below stay finite in float32. Far smaller ones already
 # saturate the sigmoid, so the bound never changes a mask.
 _LARGEST = 1e18
+# The smallest normal float32: backends may take anything smaller for 0, and 0 / 0
+# is no mask.
+_SMALLEST = 2.0**-126
 
 
 def soft_mask(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
@@ -45,8 +48,7 @@ def soft_mask(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     >>> soft_mask(ops.array([0.0, 0.1, 1.0]), 0.1, 0.01)
     [0.0, 0.5, 1.0]
     """
-    scaled, scaled_threshold = _scale(scores, threshold, width)
-    mask = ops.sigmoid(_logit(scaled, scaled_threshold))
+    mask = ops.sigmoid(_logit(scores, threshold, width))
     return ops.where(threshold > 0, mask, ops.ones_like(mask))
 
 
@@ -82,32 +84,31 @@ def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
 
         return weights * soft_mask(ops.abs(weights), threshold, width), gradient
 
-    return masked(
-        weights, ops.stop_gradient(threshold), ops.stop_gradient(width)
-    )
+    return masked(weights, ops.stop_gradient(threshold), ops.stop_gradient(width))
 
 
 def soft_masked_slope(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     """The closed form of `d(m w)/dw`; arguments as for `soft_masked`."""
-    scaled, scaled_threshold = _scale(ops.abs(weights), threshold, width)
-    logit = _logit(scaled, scaled_threshold)
+    scores = ops.abs(weights)
+    logit = _logit(scores, threshold, width)
     keep = ops.sigmoid(logit)
     # 1 - keep, without the cancellation where keep is close to 1.
     prune = ops.sigmoid(-logit)
+    scaled = ops.minimum(scores / _safe(threshold, width), _LARGEST)
     slope = keep + 2.0 * ops.square(scaled) * (keep * prune)
     return ops.where(threshold > 0, slope, ops.ones_like(slope))
 
 
-def _scale(scores: Tensor, threshold: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores and threshold in units of the width, so that squares stay in range."""
-    safe = ops.where(threshold > 0, width, ops.ones_like(width))
-    return (
-        ops.minimum(scores / safe, _LARGEST),
-        ops.minimum(threshold / safe, _LARGEST),
-    )
+def _safe(threshold: Tensor, width: Tensor) -> Tensor:
+    """The width, or something harmless where nothing is pruned."""
+    return ops.where(threshold > 0, ops.maximum(width, _SMALLEST), ops.ones_like(width))
 
 
-def _logit(scaled: Tensor, scaled_threshold: Tensor) -> Tensor:
+def _logit(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     # As a product of two factors it keeps its digits near the threshold, where a
-    # difference of squares would lose them.
-    return (scaled - scaled_threshold) * (scaled + scaled_threshold)
+    # difference of squares would lose them. Each is bounded by itself: bounded
+    # before the subtraction, two large numbers would look equal.
+    safe = _safe(threshold, width)
+    difference = ops.clip((scores - threshold) / safe, -_LARGEST, _LARGEST)
+    total = ops.minimum((scores + threshold) / safe, _LARGEST)
+    return difference * total

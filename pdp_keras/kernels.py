@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from pdp_keras.layer_table import KernelAxes, NotPruned, Prunable, find_row
+from pdp_keras.layer_table import Container, KernelAxes, NotPruned, Prunable, find_row
 
 Filter = Callable[["Kernel"], bool]
 
@@ -85,23 +85,25 @@ def find_kernels(root: Any) -> tuple[list[Kernel], list[SkippedWeight]]:
     kernels: list[Kernel] = []
     skipped: list[SkippedWeight] = []
     seen: set[int] = set()
+    covered: set[int] = set()
     for layer, path in _walk(root, "" if isinstance(root, keras.Model) else root.name):
         row = find_row(type(layer))
-        named = row.kernels.items() if isinstance(row, Prunable) else ()
+        named = _named_kernels(layer, row)
+        computed: set[str] = set()
         for name, axes in named:
             variable = _attribute(layer, name)
-            if id(variable) in seen:
-                continue
-            seen.add(id(variable))
-            if isinstance(variable, keras.Variable):
+            if "." in name:  # the row speaks for this sublayer, row or no row
+                covered.add(id(_attribute(layer, name.rpartition(".")[0])))
+            if not isinstance(variable, keras.Variable) or not _is_float(variable):
+                computed.add(name)
+            elif id(variable) not in seen:
+                seen.add(id(variable))
                 resolved = _resolve(axes, layer, len(variable.shape))
                 kernels.append(Kernel(layer, path, name, variable, resolved))
-            else:
-                shape = tuple(variable.shape)
-                skipped.append(
-                    SkippedWeight(path, name, shape, math.prod(shape), _COMPUTED)
-                )
-        skipped.extend(_skipped_weights(layer, path, row, seen))
+        if row is None and id(layer) in covered:
+            row = Container()
+        if not _is_transparent(layer):
+            skipped.extend(_skipped_weights(layer, path, row, seen, computed))
     return kernels, skipped
 
 
@@ -138,11 +140,9 @@ def require_matches(filters: Any, kernels: Sequence[Kernel]) -> None:
         ValueError: if a part of `filters` matches no kernel, or nothing is left.
     """
     paths = sorted({kernel.path for kernel in kernels})
-    if callable(filters) or filters is None:
-        parts = [filters]
-    else:
-        parts = filters if isinstance(filters, list | tuple | set) else [filters]
-    for part in parts or [()]:
+    several = isinstance(filters, list | tuple | set)
+    # An empty collection chooses nothing, which is checked like a part of its own.
+    for part in (filters if several else [filters]) or [()]:
         if not any(compile_filters(part)(kernel) for kernel in kernels):
             raise ValueError(
                 "filters must choose at least one prunable layer; there are "
@@ -157,10 +157,23 @@ def _walk(layer: Any, path: str) -> Iterator[tuple[Any, str]]:
     if isinstance(row, NotPruned):
         return
     for child in child_layers(layer):
-        # A wrapper of ours has the name of its layer: one of the two is enough.
-        transparent = getattr(layer, "name_is_of_layer", False)
-        prefix = path.rpartition("/")[0] if transparent else path
+        prefix = path.rpartition("/")[0] if _is_transparent(layer) else path
         yield from _walk(child, f"{prefix}/{child.name}" if prefix else child.name)
+
+
+def _named_kernels(layer: Any, row: Any) -> list[tuple[str, Any]]:
+    if not isinstance(row, Prunable):
+        return []
+    return [
+        (name, axes)
+        for name, axes in row.kernels.items()
+        if name not in row.optional or hasattr(layer, name)
+    ]
+
+
+def _is_transparent(layer: Any) -> bool:
+    """A wrapper of ours: it has its layer's name, and no weights of the user's."""
+    return getattr(type(layer), "name_is_of_layer", False)
 
 
 def _attribute(layer: Any, name: str) -> Any:
@@ -183,7 +196,7 @@ def _resolve(axes: Any, layer: Any, rank: int) -> KernelAxes:
 
 
 def _skipped_weights(
-    layer: Any, path: str, row: Any, seen: set[int]
+    layer: Any, path: str, row: Any, seen: set[int], computed: set[str]
 ) -> Iterator[SkippedWeight]:
     below = layer.weights if isinstance(row, NotPruned) else _own_weights(layer)
     if isinstance(row, NotPruned):
@@ -196,12 +209,23 @@ def _skipped_weights(
     else:
         reason = _NO_KERNEL
     for variable in below:
-        is_float = "float" in keras.backend.standardize_dtype(variable.dtype)
-        if id(variable) in seen or not is_float:
+        # What a computed kernel is made from has its name, but not always its dtype.
+        is_computed = variable.name in computed
+        if id(variable) in seen or not (is_computed or _is_float(variable)):
             continue
         seen.add(id(variable))
         shape = tuple(variable.shape)
-        yield SkippedWeight(path, variable.name, shape, math.prod(shape), reason)
+        yield SkippedWeight(
+            path,
+            variable.name,
+            shape,
+            math.prod(shape),
+            _COMPUTED if is_computed else reason,
+        )
+
+
+def _is_float(variable: Any) -> bool:
+    return "float" in keras.backend.standardize_dtype(variable.dtype)
 
 
 def _own_weights(layer: Any) -> list[Any]:

@@ -41,9 +41,13 @@ AxesOf = KernelAxes | Callable[[Any], KernelAxes]
 
 @dataclasses.dataclass(frozen=True)
 class Prunable:
-    """Kernels by attribute path, each with its axes or a function of the layer."""
+    """Kernels by attribute path, each with its axes or a function of the layer.
+
+    Those in `optional` exist in some configurations of the layer only.
+    """
 
     kernels: Mapping[str, AxesOf]
+    optional: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +81,7 @@ def einsum_axes(layer: keras.layers.EinsumDense) -> KernelAxes:
     return KernelAxes(
         inputs=tuple(i for i, axis in enumerate(kernel) if axis not in outputs),
         outputs=tuple(
-            i
-            for i, axis in enumerate(kernel)
-            if axis in outputs and axis not in inputs
+            i for i, axis in enumerate(kernel) if axis in outputs and axis not in inputs
         ),
     )
 
@@ -89,9 +91,7 @@ def _projection_axes(attribute: str) -> Callable[[Any], KernelAxes]:
 
 
 def _projections(*attributes: str) -> Prunable:
-    return Prunable(
-        {f"{name}.kernel": _projection_axes(name) for name in attributes}
-    )
+    return Prunable({f"{name}.kernel": _projection_axes(name) for name in attributes})
 
 
 _CELL = Prunable({"kernel": _MATRIX, "recurrent_kernel": _MATRIX})
@@ -143,7 +143,7 @@ _ROWS: dict[type, Row] = {
     layers.LayerNormalization: _NORMALIZATION,
     layers.GroupNormalization: _NORMALIZATION,
     layers.Normalization: NotPruned("statistics of the data, not trained weights"),
-    layers.PReLU: NotPruned("activation slopes: one a channel, no kernel"),
+    layers.PReLU: NotPruned("activation slopes, not a kernel"),
     layers.SpectralNormalization: NotPruned(
         "it overwrites the kernel of its layer in `call`; a mask would be lost"
     ),
@@ -156,7 +156,10 @@ _ROWS: dict[type, Row] = {
 
 # Classes that some supported Keras versions do not have.
 _OPTIONAL_ROWS: dict[str, Row] = {
-    "ReversibleEmbedding": Prunable({"embeddings": _MATRIX}),
+    "ReversibleEmbedding": Prunable(
+        {"embeddings": _MATRIX, "reverse_embeddings": _MATRIX},
+        optional=frozenset({"reverse_embeddings"}),
+    ),
     "RMSNormalization": _NORMALIZATION,
     "STFTSpectrogram": NotPruned("a fixed transform, not trained weights"),
     "JaxLayer": _FOREIGN,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -35,14 +36,17 @@ class Unstructured:
 
     def threshold(self, weights: Tensor, zeros: Tensor) -> Tensor:
         """The threshold at which `zeros` weights fall below; float32 scalar."""
-        return thresholds.midpoint_threshold(
-            ops.stop_gradient(ops.abs(weights)), zeros
-        )
+        return thresholds.midpoint_threshold(ops.stop_gradient(ops.abs(weights)), zeros)
 
-    def soft_masked(self, weights: Tensor, zeros: Tensor, temperature: Any) -> Tensor:
-        """The float32 weights times their soft mask, with PDP's gradient."""
+    def soft_masked(
+        self, weights: Tensor, zeros: Tensor, width: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The float32 weights times their soft mask, with PDP's gradient.
+
+        `width` gives the square root of the temperature for a threshold.
+        """
         threshold = self.threshold(weights, zeros)
-        return functional.soft_masked(weights, threshold, temperature.width(threshold))
+        return functional.soft_masked(weights, threshold, width(threshold))
 
     def hard_masked(self, weights: Tensor, zeros: Tensor) -> Tensor:
         """The weights with exactly `zeros` of them (ties by position) set to 0."""

@@ -98,18 +98,17 @@ class _Plan:
         require_matches(filters, kernels)
         is_chosen = compile_filters(filters)
         self.chosen = [is_chosen(kernel) for kernel in kernels]
+        self.sparsity = sparsity
         self.mode = mode
         self.temperature = temperatures.get(temperature)
         self.deferred = allocations.is_deferred(allocation)
         self.allocation = allocation if self.deferred else "uniform"
         chosen = [k for k, choose in zip(kernels, self.chosen, strict=True) if choose]
         each = [sparsity] * len(chosen)
-        if not self.deferred:
+        if not self.deferred and allocation != "uniform":
             zeros = allocations.get(allocation)([describe(k) for k in chosen], sparsity)
             each = [z / max(1, k.size) for z, k in zip(zeros, chosen, strict=True)]
-        self.sparsities = {
-            id(k.variable): s for k, s in zip(chosen, each, strict=True)
-        }
+        self.sparsities = {id(k.variable): s for k, s in zip(chosen, each, strict=True)}
 
     def transfer_to(self, new: Any) -> None:
         """Makes the plan speak of the variables of a copy of the model."""
@@ -124,13 +123,15 @@ class _Plan:
     def wrap(self, old: Any, new: Any) -> Any:
         """The new layer, in a wrapper if the plan has a kernel of the old one."""
         kernels, _ = find_kernels(old)
-        indices = [i for i, k in enumerate(kernels) if id(k.variable) in self.sparsities]
+        indices = [
+            i for i, k in enumerate(kernels) if id(k.variable) in self.sparsities
+        ]
         if not indices:
             return new
         each = [self.sparsities[id(kernels[i].variable)] for i in indices]
         return PDPWrapper(
             new,
-            sparsity=each[0] if len(set(each)) == 1 else each,
+            sparsity=each[0] if set(each) == {self.sparsity} else each,
             mode=self.mode,
             temperature=self.temperature,
             allocation=self.allocation,

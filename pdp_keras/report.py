@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -173,13 +174,14 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _table(
     header: tuple[str, ...],
-    rows: list[tuple[str, ...]],
+    rows: Sequence[tuple[str, ...]],
     *,
     left: int,
     last_left: bool = False,
 ) -> list[str]:
     """Aligned columns: the first `left` (and maybe the last) to the left."""
-    widths = [max(len(text) for text in column) for column in zip(header, *rows)]
+    columns = zip(header, *rows, strict=True)
+    widths = [max(len(text) for text in column) for column in columns]
     flush_left = [
         i < left or (last_left and i == len(header) - 1) for i in range(len(header))
     ]

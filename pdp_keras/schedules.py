@@ -54,6 +54,11 @@ class LinearRamp:
         return 1.0 if ramped > 1 - 1e-9 else max(0.0, ramped)
 
     @property
+    def phases(self) -> tuple[float, float]:
+        """Where the ramp begins and ends, in epochs done."""
+        return self.warmup_epochs, self.warmup_epochs + self.ramp_epochs
+
+    @property
     def epochs_needed(self) -> int:
         """The shortest run that trains at least one epoch at the full target."""
         return math.ceil(self.warmup_epochs + self.ramp_epochs - 1e-9)
@@ -81,6 +86,11 @@ class StepSchedule:
         if not callable(self.schedule):
             raise TypeError(
                 "schedule must be callable with a step number. "
+                f"Received: schedule={self.schedule!r}"
+            )
+        if self.final_sparsity == 0:
+            raise ValueError(
+                "A PruningSchedule must end at a sparsity above 0. "
                 f"Received: schedule={self.schedule!r}"
             )
 
@@ -112,6 +122,65 @@ class StepSchedule:
                 f"[0, 1]. Received: {fraction} at step={step}"
             )
         return 1.0 if fraction > 1 - 1e-6 else max(0.0, fraction)
+
+    def find_phases(self, last: int) -> tuple[float, float]:
+        """Where the ramp begins and ends, in steps up to `last`, by bisection.
+
+        Right for a schedule that never falls.
+        """
+        return (
+            float(_first(lambda step: self(step) > 0, last)),
+            float(_first(lambda step: self(step) >= 1, last)),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperatureFall:
+    """The fall of the temperature once the ramp has ended.
+
+    A mask that is soft to the end loses accuracy when it is rounded at last. So
+    the temperature falls geometrically to `final` times its own value, in `length`
+    from `begin`, and then stays.
+
+    Args:
+        begin: end of the ramp, in epochs or steps.
+        length: how long the fall takes, in the same unit.
+        final: fraction of the temperature at the end, in (0, 1]; 1 is the paper's
+            constant temperature.
+
+    Example:
+
+    >>> [TemperatureFall(begin=4, length=2, final=0.01)(e) for e in (3, 4, 5, 6, 7)]
+    [1.0, 1.0, 0.1, 0.01, 0.01]
+    """
+
+    begin: float
+    length: float
+    final: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.final <= 1:
+            raise ValueError(
+                "final_temperature must be in (0, 1]. "
+                f"Received: final_temperature={self.final!r}"
+            )
+
+    def __call__(self, position: float) -> float:
+        """The fraction of the temperature at a position."""
+        if position <= self.begin:
+            return 1.0
+        if position >= self.begin + self.length:
+            return self.final
+        fallen: float = self.final ** ((position - self.begin) / self.length)
+        return fallen
+
+
+def _first(holds: Callable[[int], bool], last: int) -> int:
+    low, high = 0, last
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
 
 
 def _to_float(value: Any) -> float:

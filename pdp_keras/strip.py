@@ -55,7 +55,7 @@ def strip_pruning(model: Any) -> Any:
     if isinstance(model, subclassed.PrunedModel):
         return _strip_subclassed(model, values)
     # A user's own subclass with wrappers in its attributes keeps its class.
-    return _strip_in_place(structure.make_subclassed_anew(model), None)
+    return _strip_in_place(structure.make_subclassed_anew(model, values), None)
 
 
 def make_stripped(layer: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 from pdp_keras.kernels import child_layers
 from pdp_keras.wrapper import PDPWrapper
@@ -169,8 +169,12 @@ def make_anew(operation: Any) -> Any:
         ) from error
 
 
-def make_subclassed_anew(model: Any) -> Any:
+def make_subclassed_anew(model: Any, values: dict[int, Any] | None = None) -> Any:
     """A built copy of a subclassed model, with the values of its variables.
+
+    Args:
+        model: the model; not changed.
+        values: as for `copy_variables`.
 
     Raises:
         ValueError: if the config does not suffice to make and build it.
@@ -180,7 +184,7 @@ def make_subclassed_anew(model: Any) -> Any:
         new = keras.saving.deserialize_keras_object(
             describe_model(model), custom_objects=classes
         )
-        copy_variables(model, new)
+        copy_variables(model, new, values)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             "A subclassed model is copied by way of its config, which must suffice "
@@ -211,15 +215,14 @@ def describe_model(model: Any) -> dict[str, Any]:
 
 
 def saved_variables(layer: Any) -> list[Any]:
-    """The variables of a layer in their order, without the counters of wrappers."""
-    counters = {
+    """The variables of a layer in their order, without the state of wrappers."""
+    added = {
         id(variable)
         for inner in layer._flatten_layers()
         if isinstance(inner, PDPWrapper)
-        for weight in inner.pruned_weights
-        for variable in (weight.zeros, weight.target_zeros)
+        for variable in inner.state
     }
-    return [v for v in layer.variables if id(v) not in counters]
+    return [v for v in layer.variables if id(v) not in added]
 
 
 def copy_variables(old: Any, new: Any, values: dict[int, Any] | None = None) -> None:
@@ -241,7 +244,8 @@ def copy_variables(old: Any, new: Any, values: dict[int, Any] | None = None) -> 
             f"variables, its copy with {len(targets)}"
         )
     for source, target in zip(sources, targets, strict=True):
-        target.assign((values or {}).get(id(source), source.value))
+        # A copy: two variables that share an array fail on JAX, which donates it.
+        target.assign(ops.copy((values or {}).get(id(source), source.value)))
 
 
 def exchange_layers(
@@ -304,7 +308,9 @@ def put_layer(model: Any, path: str, new: Any) -> None:
 
 def _held_layers(model: Any) -> Iterator[tuple[str, Any]]:
     children = {id(layer) for layer in child_layers(model)}
-    for attribute, value in vars(model).items():
+    # PyTorch's modules keep the layers among their attributes in a dict of its own.
+    attributes = {**vars(model), **vars(model).get("_modules", {})}
+    for attribute, value in attributes.items():
         if not attribute.startswith(_BOOKKEEPING):
             yield from _layers_in(value, attribute, children)
 

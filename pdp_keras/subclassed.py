@@ -48,7 +48,8 @@ class PrunedModel:
         return {
             "original": self.pruning.original_config,
             "exchanged": {
-                path: _serialize(layer) for path, layer in self.pruning.exchanged.items()
+                path: _serialize(layer)
+                for path, layer in self.pruning.exchanged.items()
             },
         }
 

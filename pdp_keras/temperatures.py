@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 from keras import ops
@@ -68,7 +69,7 @@ class RelativeTemperature:
 
 Temperature = AbsoluteTemperature | RelativeTemperature
 
-DEFAULT = RelativeTemperature(0.5)
+DEFAULT = RelativeTemperature(1.0)
 
 _KINDS: dict[str, type[Temperature]] = {
     "absolute": AbsoluteTemperature,
@@ -93,7 +94,7 @@ def get(temperature: float | Temperature | dict[str, Any] | None) -> Temperature
         return temperature
     if isinstance(temperature, dict):
         return deserialize(temperature)
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+    if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real):
         raise TypeError(
             "temperature must be a positive number, a RelativeTemperature or an "
             f"AbsoluteTemperature. Received: temperature={temperature!r}"

@@ -83,6 +83,8 @@ def midpoint_threshold(magnitudes: Tensor, zeros: Tensor) -> Tensor:
         # Halved before the sum: the sum of two large magnitudes may overflow.
         return 0.5 * lower + 0.5 * upper
 
+    if 0 in magnitudes.shape:
+        return ops.zeros((), "float32")
     # During warm-up nothing is pruned, and then nothing should be paid for it.
     return ops.cond(
         ops.cast(zeros, "int32") > 0,
@@ -106,6 +108,8 @@ def smallest(magnitudes: Tensor, zeros: Tensor) -> Tensor:
     >>> smallest(ops.array([2.0, 1.0, 2.0, 2.0]), 2)
     [True, True, False, False]
     """
+    if 0 in magnitudes.shape:
+        return ops.zeros(magnitudes.shape, dtype="bool")
     zeros = ops.cast(zeros, "int32")
 
     def mark() -> Tensor:
@@ -125,9 +129,7 @@ def smallest(magnitudes: Tensor, zeros: Tensor) -> Tensor:
         chosen = ops.cond(all_tied, lambda: tied, first_tied)
         return ops.reshape(ops.logical_or(below, chosen), magnitudes.shape)
 
-    return ops.cond(
-        zeros > 0, mark, lambda: ops.zeros(magnitudes.shape, dtype="bool")
-    )
+    return ops.cond(zeros > 0, mark, lambda: ops.zeros(magnitudes.shape, dtype="bool"))
 
 
 def _sort_key(magnitudes: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ Tensor = Any
 
 UNSET = -1
 
+_OF_CELLS = ("state_size", "output_size", "get_initial_state")
+
 
 def read(value: Any) -> np.ndarray:
     """A variable or tensor of any backend as a NumPy array."""
@@ -39,6 +41,8 @@ class PrunedWeight:
         zeros: integer variable: how many weights the mask prunes now.
         target_zeros: integer variable: how many it prunes at the end; -1 until a
             global allocation has decided.
+        temperature_scale: float variable: what the temperature has fallen to, as a
+            fraction of its own value. All kernels of a wrapper share it.
     """
 
     def __init__(
@@ -48,18 +52,25 @@ class PrunedWeight:
         temperature: temperatures.Temperature,
         zeros: Any,
         target_zeros: Any,
+        temperature_scale: Any,
     ) -> None:
         self.kernel = kernel
         self.mode = mode
         self.temperature = temperature
         self.zeros = zeros
         self.target_zeros = target_zeros
+        self.temperature_scale = temperature_scale
 
     def placed_at(self, path: str) -> PrunedWeight:
         """The same weight, named by its path in a whole model."""
         kernel = dataclasses.replace(self.kernel, path=path)
         return PrunedWeight(
-            kernel, self.mode, self.temperature, self.zeros, self.target_zeros
+            kernel,
+            self.mode,
+            self.temperature,
+            self.zeros,
+            self.target_zeros,
+            self.temperature_scale,
         )
 
     @property
@@ -88,6 +99,11 @@ class PrunedWeight:
         zeros = read_integer(self.target_zeros)
         return None if zeros == UNSET else zeros / max(1, self.units)
 
+    def width(self, threshold: Tensor) -> Tensor:
+        """The square root of the current temperature, in units of |w|."""
+        scale = ops.cast(self.temperature_scale.value, "float32")
+        return self.temperature.width(threshold) * ops.sqrt(scale)
+
     def numpy_threshold(self) -> float:
         """The current threshold t, in units of |w|; 0 where nothing is pruned."""
         weights = ops.cast(self.variable.value, "float32")
@@ -97,14 +113,13 @@ class PrunedWeight:
         """m(w) at the current threshold for any NumPy array of weights."""
         threshold = ops.full((), self.numpy_threshold(), dtype="float32")
         scores = ops.abs(ops.convert_to_tensor(weights, dtype="float32"))
-        width = self.temperature.width(threshold)
-        return read(functional.soft_mask(scores, threshold, width))
+        return read(functional.soft_mask(scores, threshold, self.width(threshold)))
 
     def soft_masked(self) -> Tensor:
         """The weights as training sees them, in the variable's dtype."""
         weights = self.kernel.variable.value
         masked = self.mode.soft_masked(
-            ops.cast(weights, "float32"), self.zeros.value, self.temperature
+            ops.cast(weights, "float32"), self.zeros.value, self.width
         )
         return ops.cast(masked, weights.dtype)
 
@@ -133,7 +148,7 @@ class PDPWrapper(keras.layers.Wrapper):
     Args:
         layer: the layer to wrap, built or not.
         sparsity: target fraction of zeros in [0, 1), for all kernels of the layer,
-            or a sequence with one for each pruned kernel.
+            or a sequence with one in [0, 1] for each pruned kernel.
         mode: what is pruned together: `"unstructured"` or a mode object.
         temperature: positive number, the paper's tau in units of w**2; or a
             `RelativeTemperature` (the default), in units of t**2.
@@ -172,8 +187,15 @@ class PDPWrapper(keras.layers.Wrapper):
         **kwargs: Any,
     ) -> None:
         self._check(layer)
-        each = sparsity if isinstance(sparsity, list | tuple) else [sparsity]
-        checked = [allocations.check_sparsity(value) for value in each]
+        checked: Any
+        if isinstance(sparsity, list | tuple):
+            # An allocation may well prune the whole of a tiny kernel.
+            checked = [
+                1.0 if value == 1 else allocations.check_sparsity(value)
+                for value in sparsity
+            ]
+        else:
+            checked = allocations.check_sparsity(sparsity)
         resolved_mode = modes.get(mode)
         resolved_temperature = temperatures.get(temperature)
         resolved_allocation = allocations.get_deferred(allocation)
@@ -186,7 +208,7 @@ class PDPWrapper(keras.layers.Wrapper):
         self._call_signature = _signature_of_call(layer)
         self.supports_masking = layer.supports_masking
         self.supports_jit = layer.supports_jit
-        self.sparsity = checked if isinstance(sparsity, list | tuple) else checked[0]
+        self.sparsity = checked
         self.mode = resolved_mode
         self.temperature = resolved_temperature
         # A ranking over all layers waits for the callback; None: nothing to wait for.
@@ -207,6 +229,29 @@ class PDPWrapper(keras.layers.Wrapper):
                 f"layer must be a keras.layers.Layer. Received: layer={layer!r}"
             )
 
+    def __getattr__(self, name: str) -> Any:
+        """Reads settings of the layer (`units`, `state_size`) through the wrapper.
+
+        Weights are not read through: they are not what the layer computes with.
+        """
+        # PyTorch's modules find their own parts in this way.
+        inherited = getattr(super(), "__getattr__", None)
+        if name == "layer" or name.startswith("_"):
+            if inherited is not None:
+                return inherited(name)
+            raise AttributeError(f"PDPWrapper has no attribute {name!r}")
+        value = getattr(self.layer, name)
+        if isinstance(value, keras.Variable):
+            raise AttributeError(
+                f"The masked value of {name!r} exists in a call only; "
+                f"`wrapper.layer.{name}` is the weight without its mask."
+            )
+        return value
+
+    def __dir__(self) -> list[str]:
+        """Names what `keras.layers.RNN` looks for in a cell, if the layer is one."""
+        return [*super().__dir__(), *(n for n in _OF_CELLS if hasattr(self.layer, n))]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer; the first call builds it by its own rules."""
         if not self.pruned_weights:
@@ -224,6 +269,13 @@ class PDPWrapper(keras.layers.Wrapper):
             return
         kernels = self._chosen_kernels()
         targets = self._target_zeros(kernels)
+        scale = self.add_weight(
+            shape=(),
+            dtype="float32",
+            initializer="ones",
+            trainable=False,
+            name="temperature_scale",
+        )
         self.pruned_weights = tuple(
             PrunedWeight(
                 kernel,
@@ -231,6 +283,7 @@ class PDPWrapper(keras.layers.Wrapper):
                 self.temperature,
                 zeros=self._add_counter(f"{kernel.name}_zeros", 0),
                 target_zeros=self._add_counter(f"{kernel.name}_target_zeros", target),
+                temperature_scale=scale,
             )
             for kernel, target in zip(kernels, targets, strict=True)
         )
@@ -291,6 +344,11 @@ class PDPWrapper(keras.layers.Wrapper):
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """The layer's own output mask."""
         return self.layer.compute_mask(inputs, previous_mask)
+
+    @property
+    def state(self) -> list[Any]:
+        """The variables that the wrapper adds to those of its layer."""
+        return [*self._trainable_variables, *self._non_trainable_variables]
 
     def load_own_variables(self, store: Any) -> None:
         """Loads the state; a model saved while pruned needs no new schedule."""
@@ -387,7 +445,8 @@ def _symbolic(structure: Any) -> Any:
 
     def convert(x: Any) -> Any:
         if isinstance(x, keras.KerasTensor) or ops.is_tensor(x):
-            return keras.KerasTensor(x.shape, dtype=keras.backend.standardize_dtype(x.dtype))
+            dtype = keras.backend.standardize_dtype(x.dtype)
+            return keras.KerasTensor(x.shape, dtype=dtype)
         return x
 
     return tree.map_structure(convert, structure)
