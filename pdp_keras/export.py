@@ -1,0 +1,318 @@
+"""Export of a plain Keras model to a .tflite file that was run and compared."""
+
+import dataclasses
+import gzip
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import uuid
+from typing import Any
+
+import keras
+import numpy as np
+
+from pdp_keras import tflite_conversion, tflite_inputs
+from pdp_keras.export_report import ExportReport, float_weights, weight_zeros
+from pdp_keras.output_difference import Difference, largest_difference
+from pdp_keras.tflite_conversion import (
+    QUANTIZATIONS,
+    ExportError,
+    Quantization,
+    TracedModel,
+)
+from pdp_keras.tflite_encoding import encoded_model, smaller_encoding
+from pdp_keras.tflite_inputs import Array, Batch, ModelInputs, Row
+
+__all__ = ["TARGETS", "ExportError", "ExportReport", "Target", "export_tflite"]
+
+# Enough for calibration, and an endless data set ends.
+_MOST_SAMPLES = 256
+_VERIFIED_SAMPLES = 8
+_RANDOM_SAMPLES = 4
+# Below, an index costs more than the zero that it saves.
+_FEWEST_ZEROS = 0.2
+# Where quantization has no fixed tolerance, an error (root mean square) above this
+# part of the output's own is taken for garbage: a constant 0 has 1.
+_GARBAGE = 0.5
+# The precision that the Keras model itself computes in bounds any comparison.
+_MODEL_TOLERANCES = {"float32": 0.0, "float16": 1e-2, "bfloat16": 5e-2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a family of devices can take.
+
+    Attributes:
+        quantizations: the kinds of quantization that it runs.
+        sparse_encoding: whether zeros may be stored sparse.
+    """
+
+    quantizations: tuple[str | None, ...]
+    sparse_encoding: bool
+
+
+TARGETS: dict[str, Target] = {
+    "generic": Target(quantizations=tuple(QUANTIZATIONS), sparse_encoding=True),
+}
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    target: str = "generic",
+    quantize: str | None = None,
+    representative_dataset: Any = None,
+    verify: bool = True,
+    batch_size: int | None = 1,
+    input_signature: Any = None,
+) -> ExportReport:
+    """Writes a model as a .tflite file, after running it and comparing the outputs.
+
+    Pruned weights are stored sparse where that makes the file smaller and LiteRT
+    loads it and computes the same as with the densely stored file; otherwise they
+    are stored densely (and still compress well). A file is written only when all
+    went well, in one step; until then an older file of that name stays.
+
+    Args:
+        model: a built Keras 3 model (Functional, Sequential, or subclassed and
+            called once) without `PDPWrapper` layers. It is not changed.
+        path: the file to write, in an existing folder.
+        target: a key of `TARGETS`. "generic" is any device with LiteRT.
+        quantize: None stores float32; "float16" stores the weights in float16;
+            "dynamic" the large weights in int8, activations stay float;
+            "int8" everything in int8, floating-point inputs and outputs included.
+        representative_dataset: samples for the calibration of "int8" (required)
+            and, with every kind, for the check: an array with the samples along
+            the first axis, a dict of such arrays, or an iterable, `tf.data.Dataset`
+            or generator function of samples or batches (an array; a list, tuple or
+            dict for several inputs; `(x, y)` as for `fit`). At most 256 samples
+            are read. Without it the check draws N(0, 1), or valid indices.
+        verify: whether to compare the file with the Keras model. A difference
+            above 1e-4 (float32) or 1e-2 ("float16") of the output's scale, its
+            largest absolute value, is an error. The int8 kinds round as the
+            model lets them, so there the difference is only reported, unless the
+            error's root mean square exceeds half of the output's.
+        batch_size: the file's fixed batch, which browsers and NPUs want; None
+            leaves it open.
+        input_signature: for a model whose input sizes (or, if subclassed, dtypes)
+            are not all known: the structure of its input with `keras.InputSpec`
+            leaves, batch axis first.
+
+    Returns:
+        An `ExportReport`; print it.
+
+    Raises:
+        ValueError, TypeError: an argument breaks a rule stated here.
+        FileNotFoundError, IsADirectoryError, PermissionError: `path` cannot be
+            written.
+        ImportError: `tensorflow` or `ai-edge-litert` is missing.
+        ExportError: the converter or the runtime refuses the model, or the file
+            does not compute what the model computes.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    >>> print(export_tflite(model, "model.tflite", quantize="float16"))
+
+    Reference: https://ai.google.dev/edge/litert (converter options, signatures).
+    """
+    _check_model(model)
+    _check_options(target, quantize, representative_dataset, batch_size)
+    path = _checked_path(path)
+    _check_packages()
+
+    row = QUANTIZATIONS[quantize]
+    inputs = tflite_inputs.model_inputs(model, input_signature)
+    samples = []
+    if representative_dataset is not None:
+        samples = tflite_inputs.representative_rows(
+            representative_dataset, inputs.flat, _MOST_SAMPLES
+        )
+    trace = tflite_conversion.traced(
+        tflite_conversion.float32_model(model, inputs), inputs, batch_size
+    )
+    calibration = tflite_inputs.batches(samples, inputs.flat, batch_size or 1)
+    checks = _check_batches(model, inputs, samples, batch_size)
+
+    dense = encoded_model(trace, row, calibration, checks, sparse=False)
+    chosen, reason = dense, _reason_for_dense(TARGETS[target], model)
+    if not reason:
+        chosen, reason = smaller_encoding(dense, trace, row, calibration, checks)
+    difference = None
+    if verify:
+        expected = [_keras_outputs(model, inputs, trace, batch) for batch in checks]
+        difference = largest_difference(expected, chosen.outputs)
+        _check_difference(difference, row, tflite_conversion.computes_in(model))
+
+    report = ExportReport(
+        path=str(path),
+        target=target,
+        quantize=quantize,
+        batch_size=batch_size,
+        sparse_encoding=chosen is not dense,
+        dense_reason=reason,
+        size_bytes=len(chosen.data),
+        gzip_bytes=len(gzip.compress(chosen.data, mtime=0)),
+        dense_encoded_bytes=len(dense.data),
+        runtime="ai-edge-litert " + importlib.metadata.version("ai-edge-litert"),
+        verified_samples=sum(map(_size, checks)) if verify else 0,
+        difference=difference,
+        weights=weight_zeros(model, chosen.data),
+    )
+    _write(path, chosen.data)
+    return report
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a `keras.Model` of Keras 3. "
+            f"Received: model={model!r} of type {type(model)}"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "`export_tflite` needs Keras on the TensorFlow backend. Save the model "
+            "with `model.save`, and load and export it in a process with "
+            f"KERAS_BACKEND=tensorflow. Received: backend={keras.backend.backend()}"
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built: give it an `Input`, or call it once. "
+            f"Received: model={model.name!r}, not built"
+        )
+    # By name: the wrapper's module is none of this module's business.
+    wrapped = [
+        layer.name
+        for layer in model._flatten_layers()
+        if any(kind.__name__ == "PDPWrapper" for kind in type(layer).__mro__)
+    ]
+    if wrapped:
+        raise ValueError(
+            "`model` must be free of pruning wrappers: export "
+            "`pdp_keras.strip_pruning(model)`. "
+            f"Received: model={model.name!r} with PDPWrapper layers {wrapped}"
+        )
+
+
+def _check_options(
+    target: Any, quantize: Any, representative_dataset: Any, batch_size: Any
+) -> None:
+    if target not in TARGETS:
+        raise ValueError(
+            f"`target` must be one of {list(TARGETS)}. Received: target={target!r}"
+        )
+    if quantize not in TARGETS[target].quantizations:
+        raise ValueError(
+            f"`quantize` must be one of {list(TARGETS[target].quantizations)} for "
+            f"target {target!r}. Received: quantize={quantize!r}"
+        )
+    if QUANTIZATIONS[quantize].calibrated and representative_dataset is None:
+        raise ValueError(
+            f"`representative_dataset` must be given with quantize={quantize!r}: its "
+            "samples set the ranges of the activations. "
+            "Received: representative_dataset=None"
+        )
+    if batch_size is not None and (
+        not isinstance(batch_size, int)
+        or isinstance(batch_size, bool)
+        or batch_size < 1
+    ):
+        raise ValueError(
+            "`batch_size` must be a positive integer, or None for an open batch. "
+            f"Received: batch_size={batch_size!r}"
+        )
+
+
+def _checked_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    checked = pathlib.Path(path)
+    if checked.is_dir():
+        raise IsADirectoryError(
+            f"`path` must be a file's, not a folder's. Received: path={path}"
+        )
+    if not checked.parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder of `path` must exist. Received: path={path}"
+        )
+    if not os.access(checked.parent, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"The folder of `path` must be writable. Received: path={path}"
+        )
+    return checked
+
+
+def _check_packages() -> None:
+    for module, package in (
+        ("tensorflow", "tensorflow"),
+        ("ai_edge_litert", "ai-edge-litert"),
+    ):
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(
+                f"`export_tflite` needs the package {package!r}: "
+                f"`pip install {package}`"
+            )
+
+
+def _check_batches(
+    model: keras.Model, inputs: ModelInputs, samples: list[Row], size: int | None
+) -> list[Batch]:
+    """The batches that the file is run on; an open batch is tried at two sizes."""
+    rows = samples[:_VERIFIED_SAMPLES] or tflite_inputs.random_rows(
+        model, inputs.flat, _RANDOM_SAMPLES
+    )
+    if size is not None:
+        return tflite_inputs.batches(rows, inputs.flat, size)
+    parts = (rows[:1], rows[1:] or rows * 2)
+    return [tflite_inputs.batches(part, inputs.flat, len(part))[0] for part in parts]
+
+
+def _size(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _reason_for_dense(target: Target, model: keras.Model) -> str:
+    """Why there is no point in storing zeros sparse; empty if there is one."""
+    if not target.sparse_encoding:
+        return "the target takes no sparse encoding"
+    if all(np.mean(w == 0) < _FEWEST_ZEROS for w in float_weights(model).values()):
+        return f"no weight has {_FEWEST_ZEROS:.0%} zeros"
+    return ""
+
+
+def _keras_outputs(
+    model: keras.Model, inputs: ModelInputs, trace: TracedModel, batch: Batch
+) -> dict[str, Array]:
+    tensors = {name: keras.ops.convert_to_tensor(v) for name, v in batch.items()}
+    outputs = tflite_conversion.call_unchanged(model, inputs.packed(tensors))
+    flat = [np.asarray(v) for v in keras.tree.flatten(outputs)]
+    return dict(zip(trace.outputs, flat, strict=True))
+
+
+def _check_difference(
+    difference: Difference, row: Quantization, computes_in: str
+) -> None:
+    if row.tolerance is None:
+        measured, limit = difference.error, _GARBAGE
+        what = "root mean square of the error, in units of the output's,"
+    else:
+        measured = difference.relative
+        limit = max(row.tolerance, _MODEL_TOLERANCES[computes_in])
+        what = "largest difference, in units of the output's scale,"
+    if not measured <= limit:  # so written, NaN fails
+        raise ExportError(
+            f"The file must compute what the Keras model computes: the {what} must "
+            f"be at most {limit:g}. Nothing was written. "
+            f"Received: {measured:.3g} for output {difference.output!r}"
+        )
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+    """Writes the whole file or nothing."""
+    # In the same folder, as a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
