@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Sets up what is missing, then lints, type-checks and tests.
+#
+#   bash tests/run.sh [--lowest] [pytest arguments]
+#
+# --slow, or any other argument, goes to pytest. --lowest tests, without linting, the
+# oldest versions that pyproject.toml allows, in an environment of its own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tests/setup_env.sh
+
+environment=.venv
+constraints=tests/constraints.txt
+arguments=()
+for argument in "$@"; do
+  if [ "$argument" = --lowest ]; then
+    environment=.venv-lowest
+    constraints=tests/constraints-lowest.txt
+  else
+    arguments+=("$argument")
+  fi
+done
+
+setup_env "$environment" test,lint,backends "$constraints"
+# Fashion-MNIST: the tests that read it skip, and say so, where it is not installed.
+if can_apt && ! dpkg --status dataset-fashion-mnist >/dev/null 2>&1; then
+  apt_install dataset-fashion-mnist || echo "warning: no dataset-fashion-mnist" >&2
+fi
+
+check() {
+  echo "== $*"
+  "$VENV_PYTHON" -m "$@" || fail "$* failed"
+}
+if [ "$environment" = .venv ]; then
+  check ruff check --quiet .
+  check ruff format --quiet --diff .
+  check mypy
+fi
+echo "== pytest"
+exec "$VENV_PYTHON" -m pytest -n 2 ${arguments[@]+"${arguments[@]}"}
