@@ -1,0 +1,431 @@
+"""PDPScheduleCallback in fit, in a loop of one's own, and across interruptions."""
+
+import csv
+import subprocess
+import sys
+
+import keras
+import models
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pdp_keras import PDPScheduleCallback, prune_model, sparsity_report, state
+
+X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+Y = np.tanh(X[:, :3])
+
+
+def compiled(sparsity=0.5, **arguments):
+    keras.utils.set_random_seed(3)  # two calls give equal models
+    model = prune_model(models.mlp(), sparsity, **arguments)
+    model.compile("adam", "mse")
+    return model
+
+
+def fit(model, epochs, *callbacks, **arguments):
+    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0, **arguments}
+    return model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **arguments)
+
+
+def zeros(model):
+    return [int(w.zeros.numpy()) for w in state.pruned_weights(model)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epochs", "expected"),
+    [
+        # 180 weights, 90 of them to be pruned.
+        ({"ramp_epochs": 1}, 2, [0.5, 0.5]),
+        ({"warmup_epochs": 2, "ramp_epochs": 1}, 4, [0, 0, 0.5, 0.5]),
+        ({"warmup_epochs": 1, "ramp_epochs": 3}, 5, [0, 1 / 6, 1 / 3, 0.5, 0.5]),
+        ({"warmup_epochs": 1, "epsilon": 0.5}, 4, [0, 0.25, 0.5, 0.5]),
+        # By step an epoch ends where it ends by epoch; 4 steps an epoch.
+        ({"warmup_epochs": 1, "ramp_epochs": 2, "update": "step"}, 4, [0, 0.25, 0.5]),
+        # The fraction (step + 1) / 10 at the last steps 3, 7, 11.
+        ({"schedule": lambda step: min(1, (step + 1) / 10)}, 3, [0.2, 0.4, 0.5]),
+        ({"schedule": lambda step: float(step >= 4)}, 3, [0, 0.5, 0.5]),
+    ],
+    ids=["at once", "warm-up", "ramp", "epsilon", "by step", "line", "jump"],
+)
+def test_sparsity_of_each_epoch(arguments, epochs, expected):
+    model = compiled(allocation="uniform")
+    history = fit(model, epochs, PDPScheduleCallback(**arguments)).history
+    np.testing.assert_allclose(
+        history["sparsity"][: len(expected)], expected, atol=1.01 / 180
+    )
+    assert history["sparsity"][-1] == 0.5 and zeros(model) == [60, 30]
+
+
+def test_steps_between():
+    model = compiled(allocation="uniform", filters="first")
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(zeros(model)[0])
+    )
+    fit(model, 3, PDPScheduleCallback(ramp_epochs=2, update="step"), watch)
+    # round(60 * k / 8), halves to even, for steps 1 to 8, then the target.
+    assert seen == [8, 15, 22, 30, 38, 45, 52, 60, 60, 60, 60, 60]
+
+
+def test_steps_per_execution():
+    model = prune_model(models.mlp(), 0.5, allocation="uniform", filters="first")
+    model.compile("adam", "mse", steps_per_execution=2)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(zeros(model)[0])
+    )
+    fit(model, 3, PDPScheduleCallback(ramp_epochs=2, update="step"), watch)
+    # The value of the first step of each execution.
+    assert seen[:4] == [8, 22, 38, 52] and zeros(model) == [60]
+
+
+@pytest.mark.parametrize("kind", ["ConstantSparsity", "PolynomialDecay"])
+def test_schedules_of_tfmot(kind):
+    import tensorflow_model_optimization as tfmot
+
+    make = getattr(tfmot.sparsity.keras, kind)
+    if kind == "ConstantSparsity":
+        schedule = make(0.5, begin_step=4)
+        expected = [0, 0.5, 0.5, 0.5]
+    else:
+        schedule = make(0.0, 0.5, begin_step=4, end_step=8, power=1, frequency=100)
+        # At steps 3, 7, 11, 15: 3 / 4 of the ramp at step 7.
+        expected = [0, 0.375, 0.5, 0.5]
+    model = compiled(allocation="uniform")
+    history = fit(model, 4, PDPScheduleCallback(schedule=schedule)).history
+    np.testing.assert_allclose(history["sparsity"], expected, atol=1 / 180)
+
+
+def test_schedules_of_keras():
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.0, 8, end_learning_rate=1.0)
+    model = compiled(allocation="uniform")
+    history = fit(model, 3, PDPScheduleCallback(schedule=schedule)).history
+    np.testing.assert_allclose(history["sparsity"], [0.1875, 0.4375, 0.5], atol=1 / 90)
+
+
+def test_global_targets_come_from_the_weights_at_the_end_of_warm_up():
+    model = compiled(0.5)
+    kernels = {}
+
+    def remember(epoch, logs):
+        kernels[epoch] = [w.variable.numpy() for w in state.pruned_weights(model)]
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=remember)
+    fit(model, 5, PDPScheduleCallback(warmup_epochs=2, ramp_epochs=2), watch)
+    magnitudes = [np.abs(np.ravel(kernel)) for kernel in kernels[1]]
+    threshold = np.sort(np.concatenate(magnitudes))[90]
+    assert zeros(model) == [int(np.sum(m < threshold)) for m in magnitudes]
+    assert sum(zeros(model)) == 90
+    later = [np.abs(np.ravel(kernel)) for kernel in kernels[4]]
+    threshold = np.sort(np.concatenate(later))[90]
+    assert zeros(model) != [int(np.sum(m < threshold)) for m in later]
+
+
+@pytest.mark.parametrize(
+    ("allocation", "expected"),
+    [("uniform", [60, 30]), ({"first": 0.75, "last": 0.1}, [90, 6])],
+)
+def test_an_allocation_of_the_callback_replaces_the_models(allocation, expected):
+    model = compiled(0.5)
+    fit(model, 2, PDPScheduleCallback(ramp_epochs=1, allocation=allocation))
+    assert zeros(model) == expected
+
+
+def test_warm_up_is_training_as_without_pruning():
+    pruned = compiled(0.9)
+    keras.utils.set_random_seed(3)
+    plain = models.mlp()
+    plain.compile("adam", "mse")
+    expected = fit(plain, 2).history["loss"]
+    schedule = PDPScheduleCallback(warmup_epochs=2, ramp_epochs=1)
+    assert fit(pruned, 3, schedule).history["loss"][:2] == expected
+
+
+def test_the_temperature_falls_when_the_ramp_has_ended():
+    model = compiled(allocation="uniform")
+    scales = []
+
+    def remember(epoch, logs):
+        weights = state.pruned_weights(model)
+        scales.append(float(weights[0].temperature_scale.numpy()))
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=remember)
+    schedule = PDPScheduleCallback(ramp_epochs=4, final_temperature=0.01)
+    fit(model, 7, schedule, watch)
+    np.testing.assert_allclose(scales, [1, 1, 1, 1, 0.1, 0.01, 0.01], rtol=1e-6)
+    # So the mask is all but hard at the end.
+    weight = state.pruned_weights(model)[0]
+    soft, hard = np.asarray(weight.soft_masked()), np.asarray(weight.hard_masked())
+    assert np.max(np.abs(soft - hard)) < 0.1 * weight.numpy_threshold() + 0.05
+
+
+def test_the_papers_constant_temperature_is_one_argument_away():
+    model = prune_model(models.mlp(), 0.5, temperature=1e-3)
+    model.compile("adam", "mse")
+    fit(model, 4, PDPScheduleCallback(ramp_epochs=1, final_temperature=1))
+    weight = state.pruned_weights(model)[0]
+    assert weight.temperature_scale.numpy() == 1
+    np.testing.assert_allclose(weight.width(np.float32(0.1)), np.sqrt(1e-3), rtol=1e-6)
+
+
+def test_logs_reach_history_progress_bar_csv_and_tensorboard(tmp_path, capsys):
+    model = compiled(allocation="uniform")
+    callbacks = [
+        PDPScheduleCallback(ramp_epochs=2),
+        keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
+        keras.callbacks.TensorBoard(str(tmp_path / "board")),
+    ]
+    history = fit(model, 3, *callbacks, verbose=2)
+    assert history.history["sparsity"] == [0.25, 0.5, 0.5]
+    with open(tmp_path / "log.csv", newline="") as file:
+        assert [float(row["sparsity"]) for row in csv.DictReader(file)] == [
+            0.25,
+            0.5,
+            0.5,
+        ]
+    assert "sparsity: 0.2500" in capsys.readouterr().out
+    events = list((tmp_path / "board" / "train").glob("events*"))
+    tags = {
+        value.tag
+        for event in tf.compat.v1.train.summary_iterator(str(events[0]))
+        for value in event.summary.value
+    }
+    assert "epoch_sparsity" in tags
+
+
+def test_validation_sees_the_stripped_models_accuracy():
+    from pdp_keras import strip_pruning
+
+    model = compiled(0.8)
+    history = fit(
+        model, 3, PDPScheduleCallback(ramp_epochs=2), validation_data=(X, Y)
+    ).history
+    stripped = strip_pruning(model)
+    stripped.compile(loss="mse")
+    assert stripped.evaluate(X, Y, batch_size=8, verbose=0) == history["val_loss"][-1]
+
+
+def test_forgetting_the_callback_warns():
+    model = compiled()
+    with pytest.warns(UserWarning, match=r"stays dense.*PDPScheduleCallback"):
+        fit(model, 1)
+    assert zeros(model) == [0, 0]
+
+
+def test_fine_tuning_a_pruned_model_needs_no_callback():
+    model = compiled()
+    fit(model, 1, PDPScheduleCallback(ramp_epochs=1))
+    fit(model, 1)
+    assert sum(zeros(model)) == 90
+
+
+def test_the_sparsity_never_falls_in_a_second_fit():
+    model = compiled()
+    fit(model, 2, PDPScheduleCallback(ramp_epochs=1))
+    targets = zeros(model)
+    second = PDPScheduleCallback(warmup_epochs=1, ramp_epochs=2, allocation="uniform")
+    history = fit(model, 3, second).history
+    assert history["sparsity"] == [0.5] * 3 and zeros(model) == targets
+
+
+SCRIPT = """
+import sys
+import keras, numpy as np
+sys.path.insert(0, {tests!r})
+import models
+from pdp_keras import PDPScheduleCallback
+X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+model = keras.models.load_model({path!r})
+model.fit(
+    X, np.tanh(X[:, :3]), batch_size=8, shuffle=False, verbose=0,
+    initial_epoch=2, epochs=4, callbacks=[PDPScheduleCallback(**{arguments!r})],
+)
+np.savez({out!r}, *[np.asarray(v) for v in model.variables])
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"warmup_epochs": 1, "ramp_epochs": 1},
+        {"warmup_epochs": 0, "ramp_epochs": 2, "update": "step"},
+        {"warmup_epochs": 0, "ramp_epochs": 1, "allocation": "uniform"},
+    ],
+    ids=["epoch", "step", "allocation"],
+)
+def test_two_epochs_a_new_process_and_two_more_equal_four(arguments, tmp_path):
+    straight = compiled(0.7)
+    fit(straight, 4, PDPScheduleCallback(**arguments))
+    interrupted = compiled(0.7)
+    fit(interrupted, 2, PDPScheduleCallback(**arguments))
+    interrupted.save(tmp_path / "half.keras")
+    script = SCRIPT.format(
+        tests=str(models.__file__).rpartition("/")[0],
+        path=str(tmp_path / "half.keras"),
+        out=str(tmp_path / "end.npz"),
+        arguments=arguments,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "end.npz") as resumed:
+        for variable, name in zip(straight.variables, resumed.files, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), resumed[name], name)
+
+
+def test_an_interrupted_ramp_resumes_where_it_was(tmp_path):
+    schedule = {"warmup_epochs": 1, "ramp_epochs": 4}
+
+    class PowerCut(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.save(tmp_path / "checkpoint.keras")
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    straight = compiled()
+    fit(straight, 6, PDPScheduleCallback(**schedule))
+    interrupted = compiled()
+    with pytest.raises(KeyboardInterrupt):
+        fit(interrupted, 6, PDPScheduleCallback(**schedule), PowerCut())
+    resumed = keras.models.load_model(tmp_path / "checkpoint.keras")
+    fit(resumed, 6, PDPScheduleCallback(**schedule), initial_epoch=3)
+    for a, b in zip(straight.variables, resumed.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("update", ["epoch", "step"])
+def test_a_custom_loop_does_what_fit_does(update):
+    arguments = {"warmup_epochs": 1, "ramp_epochs": 2, "update": update}
+    fitted = compiled()
+    fit(fitted, 4, PDPScheduleCallback(**arguments))
+
+    model = compiled()
+    batches = [(X[i : i + 8], Y[i : i + 8]) for i in range(0, 32, 8)]
+    schedule = PDPScheduleCallback(**arguments)
+    schedule.start(model, epochs=4, steps_per_epoch=len(batches))
+    seen = []
+    for epoch in range(4):
+        schedule.start_epoch(epoch)
+        for step, batch in enumerate(batches):
+            schedule.start_step(step)
+            model.train_on_batch(*batch)
+        seen.append(schedule.sparsity)
+    assert seen[0] == 0 and seen[-1] == 0.5
+    for a, b in zip(fitted.variables, model.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_distribution_over_two_devices():
+    script = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+import keras, numpy as np, pdp_keras
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    dense = [keras.layers.Dense(20), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((6,)), *dense])
+    pruned = pdp_keras.prune_model(model, 0.5, allocation='uniform')
+    pruned.compile("adam", "mse")
+x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+history = pruned.fit(x, x[:, :3], epochs=3, verbose=0,
+                     callbacks=[pdp_keras.PDPScheduleCallback(ramp_epochs=2)])
+print(strategy.num_replicas_in_sync, history.history["sparsity"])
+small = pdp_keras.strip_pruning(pruned)
+same = np.allclose(small.predict(x, verbose=0), pruned.predict(x, verbose=0), 1e-5)
+print(same)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-2:] == ["2 [0.25, 0.5, 0.5]", "True"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Exactly one of.*Received: none"),
+        ({"warmup_epochs": 3}, "Exactly one of"),
+        ({"ramp_epochs": 3, "epsilon": 0.1}, "Received: ramp_epochs, epsilon"),
+        ({"ramp_epochs": 0}, "Received: ramp_epochs=0"),
+        ({"ramp_epochs": 2, "warmup_epochs": -1}, "Received: warmup_epochs=-1"),
+        ({"epsilon": 0}, "Received: epsilon=0"),
+        ({"epsilon": 1.5}, "Received: epsilon=1.5"),
+        ({"ramp_epochs": 2, "update": "batch"}, "Received: update='batch'"),
+        ({"ramp_epochs": 2, "allocation": "best"}, "Received: allocation='best'"),
+        ({"ramp_epochs": 2, "final_temperature": 0}, "Received: final_temperature=0"),
+        ({"schedule": float, "warmup_epochs": 1}, "a schedule starts by itself"),
+    ],
+)
+def test_argument_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PDPScheduleCallback(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"warmup_epochs": 3, "ramp_epochs": 15},
+            r"within the run.*Received: 3 \+ 15 > epochs=4",
+        ),
+        ({"epsilon": 0.015}, r"Received: 0 \+ 66\.6667 > epochs=4"),
+        ({"schedule": lambda step: step / 100}, "Received: a fraction of 0.15"),
+        ({"schedule": lambda step: 2.0}, r"\[0, 1\].*Received: 2.0"),
+    ],
+)
+def test_run_errors_come_before_training(arguments, message):
+    model = compiled()
+    before = [v.numpy() for v in model.variables]
+    with pytest.raises(ValueError, match=message):
+        fit(model, 4, PDPScheduleCallback(**arguments))
+    assert int(model.optimizer.iterations.numpy()) == 0
+    for old, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, variable.numpy())
+
+
+def test_a_schedule_of_tfmot_for_another_sparsity_is_an_error():
+    import tensorflow_model_optimization as tfmot
+
+    schedule = tfmot.sparsity.keras.ConstantSparsity(0.8, begin_step=0)
+    with pytest.raises(ValueError, match=r"final sparsity 0\.8.*sparsity=0\.5"):
+        fit(compiled(0.5), 2, PDPScheduleCallback(schedule=schedule))
+
+
+def test_other_errors():
+    model = models.mlp()
+    model.compile("adam", "mse")
+    with pytest.raises(ValueError, match=r"prune_model.*Received: model='mlp'"):
+        fit(model, 2, PDPScheduleCallback(ramp_epochs=1))
+
+    def endless():
+        while True:
+            yield X[:8], Y[:8]
+
+    data = tf.data.Dataset.from_generator(
+        endless,
+        output_signature=(
+            tf.TensorSpec((8, 6), tf.float32),
+            tf.TensorSpec((8, 3), tf.float32),
+        ),
+    )
+    by_step = PDPScheduleCallback(ramp_epochs=1, update="step")
+    with pytest.raises(ValueError, match=r"steps_per_epoch.*Received: .*None"):
+        compiled().fit(data, epochs=2, verbose=0, callbacks=[by_step])
+    compiled().fit(data, epochs=2, verbose=0, callbacks=[by_step], steps_per_epoch=2)
+    with pytest.raises(ValueError, match=r"start\(model"):
+        PDPScheduleCallback(ramp_epochs=1).start_epoch(0)
+
+    broken = compiled(0.5)
+    state.pruned_weights(broken)[0].variable.assign(np.full((6, 20), np.nan))
+    with pytest.raises(ValueError, match=r"finite.*Received: NaN.*'first/kernel'"):
+        fit(broken, 2, PDPScheduleCallback(ramp_epochs=1))
+
+
+def test_the_report_follows_the_run():
+    model = compiled(0.5, allocation="uniform")
+    fit(model, 1, PDPScheduleCallback(ramp_epochs=1))
+    assert [row.zeros for row in sparsity_report(model).rows] == [60, 30]

@@ -1,0 +1,499 @@
+"""prune_model on every kind of model; the model given is never touched."""
+
+import re
+
+import keras
+import models
+import numpy as np
+import pytest
+from keras import layers
+
+from pdp_keras import GlobalMagnitude, PDPWrapper, prune_model, state
+from pdp_keras.kernels import find_kernels
+
+
+def names(model):
+    return [weight.kernel.full_name for weight in state.pruned_weights(model)]
+
+
+def shared():
+    """One Dense called on two inputs, and a nested model used twice."""
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    dense = layers.Dense(5, name="dense")
+    inner = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(2, name="small")], name="inner"
+    )
+    outputs = {
+        "difference": layers.Subtract()([dense(left), dense(right)]),
+        "sum": inner(dense(left)) + inner(dense(right)) * 2.0,
+    }
+    return keras.Model({"left": left, "right": right}, outputs, name="shared")
+
+
+def two_in_two_out():
+    a, b = keras.Input((4,), name="a"), keras.Input((6,), name="b")
+    x = layers.Concatenate()([layers.Dense(3)(a), layers.Dense(3)(b)])
+    heads = [layers.Dense(2, name="first")(x), layers.Dense(1, name="second")(x)]
+    return keras.Model([a, b], heads)
+
+
+def recurrent():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(11, 6, mask_zero=True)(inputs)
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(x)
+    x = layers.TimeDistributed(layers.Dense(3))(x)
+    x = layers.RNN([layers.GRUCell(4), layers.SimpleRNNCell(3)])(x)
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+def attention():
+    inputs = keras.Input((4, 8))
+    x = models.TransformerBlock(name="block")(inputs)
+    x = layers.GroupQueryAttention(4, 4, 2, name="grouped")(x, x)
+    return keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
+
+
+class OwnStep(keras.Model):
+    """The guide's way to a custom training step: a Functional constructor."""
+
+    def train_step(self, *args, **kwargs):
+        return {**super().train_step(*args, **kwargs), "own": 1.0}
+
+
+def own_step():
+    inputs = keras.Input((4,))
+    return OwnStep(inputs, layers.Dense(2)(layers.Dense(8)(inputs)), name="own_step")
+
+
+def encoder():
+    model = models.Encoder()
+    model(np.zeros((1, 4, 8), "float32"))
+    return model
+
+
+def autoencoder():
+    model = models.Autoencoder()
+    model(np.zeros((1, 6), "float32"))
+    return model
+
+
+def inputs_for(model):
+    if isinstance(model, models.Encoder):
+        return np.random.default_rng(1).normal(size=(8, 4, 8)).astype("float32")
+    if isinstance(model, models.Autoencoder):
+        return np.random.default_rng(1).normal(size=(8, 6)).astype("float32")
+    if model.inputs[0].dtype == "int32":
+        return np.random.default_rng(1).integers(0, 11, size=(8, 5))
+    arrays = models.random_inputs(model, 8)
+    if not isinstance(model, keras.Sequential) and isinstance(model.input, dict):
+        return dict(zip(model.input, arrays, strict=True))
+    return arrays
+
+
+MODELS = {
+    "sequential": models.mlp,
+    "functional": models.cnn,
+    "shared layers and nested models": shared,
+    "several inputs and outputs": two_in_two_out,
+    "recurrent layers": recurrent,
+    "attention": attention,
+    "custom train_step": own_step,
+    "subclassed": encoder,
+    "subclassed, called in parts": autoencoder,
+}
+
+
+def flat(outputs):
+    return [np.asarray(x) for x in keras.tree.flatten(outputs)]
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_pruned_model_starts_as_the_original(make):
+    model = make()
+    inputs = inputs_for(model)
+    config = str(model.get_config())
+    weights = [w.copy() for w in model.get_weights()]
+    expected = flat(model(inputs))
+    pruned = prune_model(model, 0.5)
+
+    assert find_kernels(model)[0]
+    assert len(names(pruned)) == len(find_kernels(model)[0])
+    for actual, wanted in zip(flat(pruned(inputs)), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+    assert type(pruned).__mro__[-1] is object
+    assert isinstance(pruned, type(model))
+    assert not {id(v) for v in model.variables} & {id(v) for v in pruned.variables}
+
+    # The original is what it was, also after its copy has been pruned and changed.
+    models.set_zeros(pruned)
+    for variable in pruned.trainable_variables:
+        variable.assign(variable + 1)
+    assert str(model.get_config()) == config
+    assert not any(isinstance(x, PDPWrapper) for x in model._flatten_layers())
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    for actual, wanted in zip(flat(model(inputs)), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_global_allocation_prunes_the_smallest_weights_of_the_whole_model(make):
+    model = make()
+    pruned = prune_model(model, 0.5, allocation=GlobalMagnitude(max_sparsity=1.0))
+    models.set_zeros(pruned)
+    weights = state.pruned_weights(pruned)
+    values = np.concatenate([np.abs(np.ravel(w.variable.numpy())) for w in weights])
+    masked = np.concatenate([np.ravel(w.hard_masked()) for w in weights])
+    order = np.argsort(values, kind="stable")
+    half = round(0.5 * values.size)
+    assert np.count_nonzero(masked == 0) == half
+    np.testing.assert_array_equal(np.sort(order[:half]), np.flatnonzero(masked == 0))
+
+
+def test_layer_names_stay():
+    pruned = prune_model(models.cnn())
+    assert isinstance(pruned.get_layer("stem"), PDPWrapper)
+    assert isinstance(pruned.get_layer("stem").layer, layers.Conv2D)
+    assert [layer.name for layer in pruned.layers] == [
+        layer.name for layer in models.cnn().layers
+    ]
+    assert names(pruned) == [
+        "stem/kernel",
+        "separable/depthwise_kernel",
+        "separable/pointwise_kernel",
+        "nested/hidden/kernel",
+        "logits/kernel",
+    ]
+
+
+def test_losses_by_output_name_still_work():
+    pruned = prune_model(two_in_two_out(), 0.5)
+    models.set_zeros(pruned)
+    pruned.compile("sgd", {"first": "mse", "second": "mae"})
+    x = models.random_inputs(pruned)
+    y = {"first": np.zeros((16, 2)), "second": np.zeros((16, 1))}
+    assert np.isfinite(pruned.fit(x, y, verbose=0).history["loss"][0])
+
+
+def test_a_compiled_and_trained_model_keeps_its_weights_and_is_not_compiled():
+    model = models.mlp()
+    model.compile("adam", lambda y, p: keras.ops.mean(keras.ops.square(y - p)))
+    x = models.random_inputs(model)
+    model.fit(x, np.ones((16, 3)), verbose=0)
+    pruned = prune_model(model)
+    np.testing.assert_array_equal(pruned(x), model(x))
+    assert not pruned.compiled and model.compiled
+
+
+def test_frozen_layers_stay_frozen():
+    model = models.mlp()
+    model.get_layer("first").trainable = False
+    pruned = prune_model(model)
+    assert [v.path for v in pruned.trainable_variables] == [
+        v.path for v in model.trainable_variables
+    ]
+    model.trainable = False
+    assert prune_model(model).trainable_variables == []
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ("stem", ["stem/kernel"]),
+        ("nested", ["nested/hidden/kernel"]),
+        ("nested/hidden", ["nested/hidden/kernel"]),
+        (["stem", "logits"], ["stem/kernel", "logits/kernel"]),
+        ("s.*", ["stem/kernel", "separable/depthwise_kernel"]),
+        (re.compile("idd"), ["nested/hidden/kernel"]),
+        (
+            lambda layer: isinstance(layer, layers.Dense),
+            ["nested/hidden/kernel", "logits/kernel"],
+        ),
+        (lambda layer: layer.name != "separable", ["stem/kernel", "nested/hidden"]),
+    ],
+    ids=["name", "around", "path", "list", "pattern", "search", "class", "negative"],
+)
+def test_filters(filters, expected):
+    pruned = names(prune_model(models.cnn(), filters=filters))
+    # The table gives the beginning of what is pruned, or all of it.
+    assert [name[: len(e)] for name, e in zip(pruned, expected, strict=False)] == (
+        expected
+    )
+
+
+def test_filters_reach_into_a_block():
+    pruned = prune_model(attention(), 0.5, filters="block/.*attention.*")
+    assert names(pruned) == [
+        f"block/{find_kernels(pruned)[0][0].path.split('/')[1]}/{name}"
+        for name in (
+            "_query_dense.kernel",
+            "_key_dense.kernel",
+            "_value_dense.kernel",
+            "_output_dense.kernel",
+        )
+    ]
+    wrapper = pruned.get_layer("block")
+    assert isinstance(wrapper, PDPWrapper) and len(wrapper.pruned_weights) == 4
+
+
+@pytest.mark.parametrize(
+    ("allocation", "expected"),
+    [
+        ("uniform", {"first/kernel": 60, "last/kernel": 30}),
+        ({"first": 0.75, "last": 0.1}, {"first/kernel": 90, "last/kernel": 6}),
+        (lambda weights, sparsity: [sparsity, 0], {"first/kernel": 60}),
+    ],
+    ids=["uniform", "mapping", "callable"],
+)
+def test_allocations_that_need_no_warm_up(allocation, expected):
+    pruned = prune_model(models.mlp(), 0.5, allocation=allocation)
+    targets = {
+        w.kernel.full_name: int(w.target_zeros.numpy())
+        for w in state.pruned_weights(pruned)
+    }
+    assert {name: zeros for name, zeros in targets.items() if zeros} == expected
+
+
+def test_erk_keeps_the_sum_and_spares_the_small_layer():
+    pruned = prune_model(models.cnn(), 0.8, allocation="erk")
+    weights = state.pruned_weights(pruned)
+    zeros = sum(int(w.target_zeros.numpy()) for w in weights)
+    size = sum(w.kernel.size for w in weights)
+    assert abs(zeros - 0.8 * size) <= len(weights)
+    by_name = {w.kernel.full_name: w.target_sparsity for w in weights}
+    assert by_name["logits/kernel"] < by_name["nested/hidden/kernel"]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains(policy):
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        pruned = prune_model(models.cnn(), 0.5)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    models.set_zeros(pruned)
+    pruned.compile("sgd", "mse")
+    x = models.random_inputs(pruned)
+    history = pruned.fit(x, np.zeros((16, 10)), epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert pruned(x).dtype == policy.removeprefix("mixed_")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"run_eagerly": True},
+        {"jit_compile": True},
+        {"steps_per_execution": 2},
+        {"optimizer": keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)},
+    ],
+    ids=["eager", "xla", "steps_per_execution", "gradient_accumulation"],
+)
+def test_fit_gives_the_same_weights_however_it_is_run(settings):
+    def train(settings):
+        keras.utils.set_random_seed(1)
+        constraint = keras.constraints.MaxNorm(1.0)
+        pruned = prune_model(
+            models.mlp(kernel_regularizer="l2", kernel_constraint=constraint), 0.5
+        )
+        models.set_zeros(pruned)
+        pruned.compile(
+            **{"optimizer": keras.optimizers.SGD(0.1), **settings}, loss="mse"
+        )
+        x = models.random_inputs(pruned, 32)
+        pruned.fit(x, np.tile(x[:, :3], 1), batch_size=8, verbose=0, shuffle=False)
+        return pruned.get_weights()
+
+    reference = dict(settings)
+    if "optimizer" in settings:
+        # Two accumulated batches of 8 are one batch of 16 for a mean of losses.
+        settings["optimizer"] = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        reference["optimizer"] = keras.optimizers.SGD(
+            0.1, gradient_accumulation_steps=2
+        )
+        reference["run_eagerly"] = True
+    else:
+        reference = {}
+    for a, b in zip(train(settings), train(reference), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_subclassed_model_trains_saves_and_loads(tmp_path):
+    pruned = prune_model(encoder(), 0.5)
+    models.set_zeros(pruned)
+    pruned.compile("adam", "mse")
+    x = inputs_for(encoder())
+    logs = pruned.fit(x, np.zeros((8, 4, 3)), epochs=2, verbose=0).history
+    assert "own_steps" in logs
+    pruned.save(tmp_path / "encoder.keras")
+    loaded = keras.models.load_model(tmp_path / "encoder.keras")
+    assert isinstance(loaded, models.Encoder)
+    assert len(names(loaded)) == len(names(pruned))
+    np.testing.assert_array_equal(loaded(x), pruned(x))
+    loaded.fit(x, np.zeros((8, 4, 3)), verbose=0)
+    # Loaded models can be loaded again.
+    loaded.save(tmp_path / "again.keras")
+    again = keras.models.load_model(tmp_path / "again.keras")
+    np.testing.assert_array_equal(again(x), loaded(x))
+
+
+def test_parts_called_one_by_one_are_masked():
+    pruned = prune_model(autoencoder(), 0.5)
+    models.set_zeros(pruned)
+    code = pruned.encoder.get_layer("code")
+    assert isinstance(code, PDPWrapper) and isinstance(pruned.decoder, PDPWrapper)
+    pruned.compile("sgd")
+    x = inputs_for(autoencoder())
+    before = pruned.decoder.layer.kernel.numpy().copy()
+    pruned.fit(x, x, verbose=0)
+    assert np.any(pruned.decoder.layer.kernel.numpy() != before)
+
+
+class Unconfigurable(keras.Model):
+    """Its constructor needs a layer, and it does not say how to save it."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+def test_inplace_where_a_copy_is_impossible():
+    model = Unconfigurable(layers.Dense(4))
+    x = np.ones((2, 8), "float32")
+    expected = np.asarray(model(x))
+    with pytest.raises(ValueError, match=r"inplace=True.*Received: model="):
+        prune_model(model, 0.5)
+    assert isinstance(model.head, layers.Dense)
+    pruned = prune_model(model, 0.5, inplace=True)
+    assert pruned is model and isinstance(model.head, PDPWrapper)
+    np.testing.assert_array_equal(pruned(x), expected)
+    models.set_zeros(pruned)
+    assert np.any(np.asarray(pruned(x)) != expected)
+
+
+class Hidden:
+    """Holds a layer where Keras does not look."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+
+class Hiding(keras.Model):
+    def __init__(self):
+        super().__init__()
+        dense = layers.Dense(3)
+        self._layers.append(dense)
+        self.hidden = Hidden(dense)
+
+    def call(self, inputs):
+        return self.hidden.layer(inputs)
+
+
+def tied():
+    """Two layers that share one variable."""
+
+    class Tied(layers.Layer):
+        def __init__(self, source, **kwargs):
+            super().__init__(**kwargs)
+            self.source = source
+
+        def call(self, inputs):
+            return keras.ops.matmul(inputs, keras.ops.transpose(self.source.kernel))
+
+        def get_config(self):
+            return {**super().get_config(), "source": self.source}
+
+    inputs = keras.Input((4,))
+    dense = layers.Dense(3, name="dense")
+    return keras.Model(inputs, Tied(dense, name="tied")(dense(inputs)))
+
+
+def built_hiding():
+    model = Hiding()
+    model(np.zeros((1, 2)))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: prune_model("model"), TypeError, "Received: model='model'"),
+        (lambda: prune_model(layers.Dense(2)), TypeError, "PDPWrapper"),
+        (
+            lambda: prune_model(prune_model(models.mlp())),
+            ValueError,
+            r"only once.*Received: model='mlp'",
+        ),
+        (
+            lambda: prune_model(models.Encoder()),
+            ValueError,
+            "must be built.*Received: unbuilt model='encoder'",
+        ),
+        (
+            lambda: prune_model(keras.Sequential([layers.Dense(3)])),
+            ValueError,
+            "must be built.*Received",
+        ),
+        (
+            lambda: prune_model(models.mlp(), 90),
+            ValueError,
+            r"\[0, 1\).*Received: sparsity=90",
+        ),
+        (
+            lambda: prune_model(models.mlp(), mode="3:4"),
+            ValueError,
+            "Received: mode='3:4'",
+        ),
+        (
+            lambda: prune_model(models.mlp(), allocation="magic"),
+            ValueError,
+            "Received: allocation='magic'",
+        ),
+        (
+            lambda: prune_model(models.mlp(), temperature="warm"),
+            TypeError,
+            "Received: temperature='warm'",
+        ),
+        (
+            lambda: prune_model(models.mlp(), filters="frist"),
+            ValueError,
+            r"\['first', 'last'\].*Received: filters='frist'",
+        ),
+        (
+            lambda: prune_model(models.mlp(), filters=["first", "lsat"]),
+            ValueError,
+            "'lsat' matches none",
+        ),
+        (
+            lambda: prune_model(models.mlp(), filters=lambda layer: False),
+            ValueError,
+            "at least one",
+        ),
+        (lambda: prune_model(models.mlp(), filters=[]), ValueError, "at least one"),
+        (lambda: prune_model(models.mlp(), filters="("), ValueError, "regular"),
+        (lambda: prune_model(models.mlp(), filters=[3]), TypeError, "Received: 3"),
+        (
+            lambda: prune_model(keras.Sequential([keras.Input((2,)), layers.ReLU()])),
+            ValueError,
+            "at least one prunable layer.*Received",
+        ),
+        (
+            lambda: prune_model(models.mlp(), inplace=True),
+            ValueError,
+            "only for subclassed",
+        ),
+        (
+            lambda: prune_model(models.mlp(), allocation={"first": 0.5}),
+            ValueError,
+            r"no sparsity for \['last/kernel'\]",
+        ),
+        (lambda: prune_model(tied()), ValueError, "belong to one layer"),
+        (lambda: prune_model(built_hiding()), ValueError, "1 chosen.*0 could be"),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
