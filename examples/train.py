@@ -1,0 +1,430 @@
+"""Trains a small network dense and pruned, and compares the two down to the phone.
+
+    python examples/train.py                              # digits, about a minute
+    python examples/train.py --dataset=fashion_mnist --seeds=3
+    python examples/train.py --dataset=cifar10 --epochs=40 --sparsity=0.8
+
+Both networks start from the same weights and train for the same number of epochs.
+The validation split is watched while they train; the test split is used once, at
+the end, for the Keras models and for the exported files in LiteRT. Into
+`--output_dir` go the pruned model (`.keras`), the exported files (`.tflite`), plots
+(`.png`) and all figures (`results.json`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+# TensorFlow reports its start-up on the console unless told not to beforehand.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import data
+import keras
+import numpy as np
+from absl import app, flags
+
+import pdp_keras
+from pdp_keras import plot
+from pdp_keras.export import ExportError
+
+_QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How long, in epochs, and how fast to train on one data set."""
+
+    epochs: int
+    warmup_epochs: int
+    ramp_epochs: int
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+
+
+DEFAULT_RECIPE = Recipe(epochs=30, warmup_epochs=3, ramp_epochs=12)
+RECIPES = {
+    "digits": Recipe(epochs=40, warmup_epochs=4, ramp_epochs=16, batch_size=32),
+    "fashion_mnist": Recipe(epochs=10, warmup_epochs=1, ramp_epochs=4, batch_size=128),
+}
+
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    "digits",
+    "'digits', or an image classification data set of TensorFlow Datasets by name; "
+    "fashion_mnist is read from local IDX files where there are any.",
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder with IDX files, or folder of TensorFlow Datasets."
+)
+_SPARSITY = flags.DEFINE_float("sparsity", 0.9, "Fraction of zeros, in [0, 1).")
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", None, "tau in units of w**2; by default the library's own choice."
+)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Default: depends on the data set.", lower_bound=1
+)
+_WARMUP_EPOCHS = flags.DEFINE_integer(
+    "warmup_epochs", None, "Epochs before anything is pruned.", lower_bound=0
+)
+_RAMP_EPOCHS = flags.DEFINE_integer(
+    "ramp_epochs", None, "Epochs in which the sparsity rises.", lower_bound=1
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step.", lower_bound=1)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", None, "Adam's, at the start; falls by cosine.", lower_bound=0.0
+)
+_SEED = flags.DEFINE_integer("seed", 0, "The first seed.", lower_bound=0)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "How many runs.", lower_bound=1)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Folder for the results. Default: ./pdp_output/<dataset>."
+)
+_QUANTIZE = flags.DEFINE_list(
+    "quantize",
+    ["none", "int8"],
+    f"Kinds of .tflite files to write, of {', '.join(_QUANTIZATIONS)}.",
+)
+
+
+def recipe_from_flags() -> Recipe:
+    """The data set's recipe, with what was given on the command line in its place."""
+    given = {
+        "epochs": _EPOCHS.value,
+        "warmup_epochs": _WARMUP_EPOCHS.value,
+        "ramp_epochs": _RAMP_EPOCHS.value,
+        "batch_size": _BATCH_SIZE.value,
+        "learning_rate": _LEARNING_RATE.value,
+    }
+    recipe = RECIPES.get(_DATASET.value, DEFAULT_RECIPE)
+    return dataclasses.replace(
+        recipe, **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def build_model(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+    """A convolutional network: images in [0, 1] of this shape to logits.
+
+    Three convolutions, each followed by pooling, and two dense layers; one more
+    convolution for each factor of two by which the images exceed 64 pixels.
+    """
+    stages = max(3, math.ceil(math.log2(max(image_shape[:2]) / 8)))
+    inputs = x = keras.Input(image_shape, name="image")
+    for stage in range(stages):
+        filters = min(16 * 2**stage, 128)
+        # Pooling first: what follows then has a quarter of the pixels to work on.
+        # No bias, as BatchNormalization adds its own. Its momentum: Keras's 0.99
+        # needs far more steps than a small data set has.
+        x = keras.layers.Conv2D(
+            filters, 3, padding="same", use_bias=False, name=f"conv{stage + 1}"
+        )(x)
+        x = keras.layers.MaxPooling2D(padding="same", name=f"pool{stage + 1}")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{stage + 1}")(x)
+        x = keras.layers.ReLU(name=f"relu{stage + 1}")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dropout(0.3, name="dropout")(x)
+    x = keras.layers.Dense(128, activation="relu", name="dense")(x)
+    outputs = keras.layers.Dense(num_classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name="cnn")
+
+
+def compile_model(model: keras.Model, recipe: Recipe, examples: int) -> None:
+    """Prepares for training: Adam with a learning rate that falls to 0 by cosine."""
+    steps = recipe.epochs * math.ceil(examples / recipe.batch_size)
+    model.compile(
+        optimizer=keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+
+def new_models(images: data.ImageData, seed: int) -> tuple[keras.Model, keras.Model]:
+    """A dense and a pruned network with the same initial weights."""
+    keras.utils.set_random_seed(seed)
+    dense = build_model(images.x_train.shape[1:], images.num_classes)
+    pruned = pdp_keras.prune_model(
+        dense, sparsity=_SPARSITY.value, temperature=_TEMPERATURE.value
+    )
+    return dense, pruned
+
+
+def new_schedule(recipe: Recipe) -> pdp_keras.PDPScheduleCallback:
+    """The callback that raises the sparsity."""
+    return pdp_keras.PDPScheduleCallback(
+        warmup_epochs=recipe.warmup_epochs, ramp_epochs=recipe.ramp_epochs
+    )
+
+
+class EpochLine(keras.callbacks.Callback):
+    """Prints one short line for about every tenth of the epochs."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        epochs = self.params["epochs"]
+        every = max(1, epochs // 10)
+        if (epoch + 1) % every and epoch + 1 != epochs:
+            return
+        logs = logs or {}
+        parts = [f"  epoch {epoch + 1:3d}/{epochs}", f"loss {logs['loss']:.4f}"]
+        parts += [
+            f"{name} {logs[key]:6.2%}"
+            for name, key in (
+                ("train", "accuracy"),
+                ("validation", "val_accuracy"),
+                ("sparsity", "sparsity"),
+            )
+            if key in logs
+        ]
+        print("   ".join(parts), flush=True)
+
+
+def fit(
+    model: keras.Model,
+    images: data.ImageData,
+    recipe: Recipe,
+    seed: int,
+    *callbacks: Any,
+) -> tuple[dict[str, list[float]], float]:
+    """Trains the model; returns its history and the seconds that it took."""
+    keras.utils.set_random_seed(seed)  # The same batches for both networks.
+    compile_model(model, recipe, len(images.x_train))
+    start = time.perf_counter()
+    history = model.fit(
+        images.x_train,
+        images.y_train,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        validation_data=(images.x_val, images.y_val),
+        callbacks=[*callbacks, EpochLine()],
+        verbose=0,
+    )
+    return history.history, time.perf_counter() - start
+
+
+def keras_test_accuracy(model: keras.Model, images: data.ImageData) -> float:
+    """The fraction of test images that a Keras model gets right."""
+    logits = model.predict(images.x_test, batch_size=256, verbose=0)
+    return float(np.mean(np.argmax(logits, axis=-1) == images.y_test))
+
+
+def tflite_test_accuracy(path: pathlib.Path, images: data.ImageData) -> float:
+    """The fraction of test images that a .tflite file of batch 1 gets right."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    (output,) = interpreter.get_output_details()
+    x = images.x_test
+    if entry["dtype"] != np.float32:
+        scale, zero_point = entry["quantization"]
+        limits = np.iinfo(entry["dtype"])
+        x = np.clip(np.round(x / scale) + zero_point, limits.min, limits.max)
+    correct = 0
+    for image, label in zip(x.astype(entry["dtype"]), images.y_test, strict=True):
+        interpreter.set_tensor(entry["index"], image[np.newaxis])
+        interpreter.invoke()
+        # The scale of quantized logits does not change which one is largest.
+        correct += int(np.argmax(interpreter.get_tensor(output["index"])[0]) == label)
+    return correct / len(x)
+
+
+def export(
+    models: dict[str, keras.Model], images: data.ImageData, folder: pathlib.Path
+) -> list[dict[str, Any]]:
+    """Writes a .tflite file for each model and quantization, and tests each file."""
+    rows = []
+    for quantize in _QUANTIZE.value:
+        for name, model in models.items():
+            suffix = "" if quantize == "none" else f"_{quantize}"
+            path = folder / f"{name}{suffix}.tflite"
+            report = pdp_keras.export_tflite(
+                model,
+                path,
+                quantize=None if quantize == "none" else quantize,
+                representative_dataset=images.x_train[:256],
+            )
+            rows.append(
+                {
+                    "file": path.name,
+                    "quantize": quantize,
+                    "size_bytes": report.size_bytes,
+                    "gzip_bytes": report.gzip_bytes,
+                    "sparse_encoding": report.sparse_encoding,
+                    "max_difference": report.max_difference,
+                    "test_accuracy": tflite_test_accuracy(path, images),
+                }
+            )
+    return rows
+
+
+def write_plots(
+    pruned: keras.Model, history: dict[str, list[float]], folder: pathlib.Path
+) -> None:
+    """Writes the PNG files."""
+    report = pdp_keras.sparsity_report(pruned)
+    largest = max(report.rows, key=lambda row: row.size)
+    plot.plot_sparsity(report).savefig(folder / "sparsity.png")
+    plot.plot_training(history).savefig(folder / "training.png")
+    plot.plot_weights(pruned, largest.layer, largest.weight).savefig(
+        folder / "weights.png"
+    )
+
+
+def heading(text: str) -> None:
+    """Prints a heading."""
+    print(f"\n{text}\n{'-' * len(text)}", flush=True)
+
+
+def summary(accuracies: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """Mean and standard deviation over the seeds, and the difference, in percent."""
+    percent = {name: 100 * np.array(values) for name, values in accuracies.items()}
+    percent["difference"] = percent["pruned"] - percent["dense"]
+    return {
+        name: {
+            "mean": float(values.mean()),
+            "std": float(values.std(ddof=1)) if len(values) > 1 else None,
+            "by_seed": [float(value) for value in values],
+        }
+        for name, values in percent.items()
+    }
+
+
+def print_summary(
+    accuracy: dict[str, dict[str, Any]], files: list[dict[str, Any]]
+) -> None:
+    """The final tables."""
+    heading("Test accuracy in percent")
+    for name, row in accuracy.items():
+        sign = "+" if name == "difference" else ""
+        line = f"  {name:<12}{row['mean']:{sign}8.2f}"
+        if row["std"] is not None:
+            by_seed = "  ".join(f"{value:{sign}.2f}" for value in row["by_seed"])
+            line += f" ± {row['std']:.2f}   (seeds: {by_seed})"
+        print(line)
+    heading("Exported files (first seed)")
+    print(f"  {'file':<22}{'KiB':>9}{'KiB gzip':>10}{'weights':>9}{'LiteRT test':>13}")
+    for row in files:
+        stored = "sparse" if row["sparse_encoding"] else "dense"
+        print(
+            f"  {row['file']:<22}{row['size_bytes'] / 1024:>9.1f}"
+            f"{row['gzip_bytes'] / 1024:>10.1f}{stored:>9}"
+            f"{row['test_accuracy']:>12.2%}"
+        )
+
+
+def check_flags() -> None:
+    """Raises ValueError for what absl cannot check by itself."""
+    unknown = sorted(set(_QUANTIZE.value) - set(_QUANTIZATIONS))
+    if unknown:
+        raise ValueError(
+            f"quantize must be a list of {', '.join(_QUANTIZATIONS)}. "
+            f"Received: quantize={','.join(unknown)!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """Both networks of one seed after training."""
+
+    dense: keras.Model
+    pruned: keras.Model
+    history: dict[str, list[float]]
+    dense_seconds: float
+    pruned_seconds: float
+
+
+def train_both(images: data.ImageData, recipe: Recipe, seed: int) -> Trained:
+    """Trains a dense and a pruned network from the same initial weights."""
+    dense, pruned = new_models(images, seed)
+    heading(f"Seed {seed}: dense, {recipe.epochs} epochs")
+    _, dense_seconds = fit(dense, images, recipe, seed)
+    hold = recipe.epochs - recipe.warmup_epochs - recipe.ramp_epochs
+    heading(
+        f"Seed {seed}: pruned to {_SPARSITY.value:.1%}, {recipe.warmup_epochs} "
+        f"warm-up + {recipe.ramp_epochs} ramp + {hold} hold epochs"
+    )
+    history, pruned_seconds = fit(pruned, images, recipe, seed, new_schedule(recipe))
+    print(f"  {dense_seconds:.0f} s dense, {pruned_seconds:.0f} s pruned")
+    return Trained(dense, pruned, history, dense_seconds, pruned_seconds)
+
+
+def run() -> None:
+    """Everything from the flags to the files."""
+    check_flags()
+    recipe = recipe_from_flags()
+    images = data.load(_DATASET.value, _DATA_DIR.value)
+    # A wrong flag should stop the run now and not after the dense training.
+    dense, pruned = new_models(images, 0)
+    new_schedule(recipe).start(pruned, epochs=recipe.epochs)
+    folder = pathlib.Path(
+        _OUTPUT_DIR.value or pathlib.Path("pdp_output") / _DATASET.value
+    ).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    print(
+        f"{images.name}: {len(images.x_train):,} training, {len(images.x_val):,} "
+        f"validation and {len(images.x_test):,} test images of "
+        f"{'×'.join(map(str, images.x_train.shape[1:]))}, {images.num_classes} classes"
+    )
+    print(f"network: {dense.count_params():,} parameters")
+
+    seeds = range(_SEED.value, _SEED.value + _SEEDS.value)
+    trained = [train_both(images, recipe, seed) for seed in seeds]
+    stripped = [pdp_keras.strip_pruning(one.pruned) for one in trained]
+    first, small = trained[0], stripped[0]
+    small.save(folder / "pruned.keras")
+    report = pdp_keras.sparsity_report(first.pruned)
+    print(f"\n{report}")
+    write_plots(first.pruned, first.history, folder)
+
+    # From here on the test data is used, and nothing is decided any more.
+    accuracy = summary(
+        {
+            "dense": [keras_test_accuracy(one.dense, images) for one in trained],
+            "pruned": [keras_test_accuracy(model, images) for model in stripped],
+        }
+    )
+    files = export({"dense": first.dense, "pruned": small}, images, folder)
+    print_summary(accuracy, files)
+    results = {
+        "dataset": images.name,
+        "recipe": dataclasses.asdict(recipe),
+        "sparsity": _SPARSITY.value,
+        "temperature": _TEMPERATURE.value,
+        "seeds": list(seeds),
+        "test_accuracy_percent": accuracy,
+        "files": files,
+        "seconds": {
+            "dense": [one.dense_seconds for one in trained],
+            "pruned": [one.pruned_seconds for one in trained],
+        },
+        "history": {
+            key: [float(value) for value in values]
+            for key, values in first.history.items()
+        },
+        "report": report.to_dict(),
+    }
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(f"\nResults, models and plots: {folder.resolve()}")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
+    try:
+        run()
+    except (ValueError, OSError, ImportError, ExportError) as error:
+        # What a user can mend needs no traceback.
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
