@@ -237,8 +237,10 @@ class _Run:
         self.steps_per_epoch = steps_per_epoch
         self.epoch = 0
         self.weights = state.pruned_weights(model)
-        self.zeros = [read_integer(weight.zeros) for weight in self.weights]
-        self.targets: list[int] | None = None
+        # Read when they are first needed: `BackupAndRestore` may still restore them
+        # when the run has already been started.
+        self.zeros: list[int] = []
+        self.targets: list[int] = []
         # One scale a wrapper, which its weights share.
         self.scales = {
             id(weight.temperature_scale): weight.temperature_scale
@@ -259,7 +261,9 @@ class _Run:
 
     def _set_fraction(self, fraction: float) -> None:
         """Prunes this fraction of every target; never less than before."""
-        if self.targets is None:
+        if not self.targets:
+            self._sync()
+            self.zeros = [read_integer(weight.zeros) for weight in self.weights]
             self.targets = self._fix_targets()
         counts = [
             max(now, allocations.count_zeros(fraction, target))
@@ -274,7 +278,6 @@ class _Run:
         self.zeros = counts
 
     def _fix_targets(self) -> list[int]:
-        self._sync()
         # Once something is pruned the targets stand, also in a resumed run.
         state.fix_targets(self.model, None if any(self.zeros) else self.allocation)
         return [read_integer(weight.target_zeros) for weight in self.weights]

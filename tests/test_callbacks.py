@@ -295,6 +295,30 @@ def test_an_interrupted_ramp_resumes_where_it_was(tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.parametrize("first", ["schedule", "backup"])
+def test_backup_and_restore(first, tmp_path):
+    def callbacks(*more):
+        schedule = PDPScheduleCallback(ramp_epochs=4, allocation="uniform")
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))
+        pair = [schedule, backup] if first == "schedule" else [backup, schedule]
+        return [*pair, *more]
+
+    class PowerCut(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    straight, model = compiled(), compiled()
+    fit(straight, 6, PDPScheduleCallback(ramp_epochs=4, allocation="uniform"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, 6, *callbacks(PowerCut()))
+    resumed = compiled()
+    history = fit(resumed, 6, *callbacks())
+    assert len(history.epoch) == 3
+    for a, b in zip(straight.variables, resumed.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 @pytest.mark.parametrize("update", ["epoch", "step"])
 def test_a_custom_loop_does_what_fit_does(update):
     arguments = {"warmup_epochs": 1, "ramp_epochs": 2, "update": update}
