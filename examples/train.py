@@ -128,7 +128,7 @@ def build_model(image_shape: tuple[int, int, int], num_classes: int) -> keras.Mo
         x = keras.layers.ReLU(name=f"relu{stage + 1}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dropout(0.3, name="dropout")(x)
-    x = keras.layers.Dense(128, activation="relu", name="dense")(x)
+    x = keras.layers.Dense(512, activation="relu", name="dense")(x)
     outputs = keras.layers.Dense(num_classes, name="logits")(x)
     return keras.Model(inputs, outputs, name="cnn")
 

@@ -10,8 +10,8 @@ import keras
 
 from pdp_keras import allocation as allocations
 from pdp_keras import state
+from pdp_keras.pruned_weight import read_integer
 from pdp_keras.schedules import LinearRamp, StepSchedule, TemperatureFall
-from pdp_keras.wrapper import read_integer
 
 
 class PDPScheduleCallback(keras.callbacks.Callback):

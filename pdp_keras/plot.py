@@ -15,9 +15,9 @@ import keras
 import numpy as np
 
 from pdp_keras.kernels import Kernel, find_kernels
+from pdp_keras.pruned_weight import PrunedWeight
 from pdp_keras.report import sparsity_report
 from pdp_keras.state import pruned_weights
-from pdp_keras.wrapper import PrunedWeight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pdp_keras.kernels import SkippedWeight, find_kernels
+from pdp_keras.pruned_weight import read
 from pdp_keras.state import pruned_weights
-from pdp_keras.wrapper import read
 
 _NOT_CHOSEN = "not chosen by `filters`"
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from pdp_keras import allocation as allocations
 from pdp_keras.kernels import Kernel, find_kernels
-from pdp_keras.wrapper import UNSET, PDPWrapper, PrunedWeight, read, read_integer
+from pdp_keras.pruned_weight import UNSET, PrunedWeight, read, read_integer
+from pdp_keras.wrapper import PDPWrapper
 
 
 def find_wrappers(model: Any) -> list[PDPWrapper]:

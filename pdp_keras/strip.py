@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from pdp_keras import state, structure, subclassed
-from pdp_keras.wrapper import UNSET, PDPWrapper, PrunedWeight, read, read_integer
+from pdp_keras.pruned_weight import UNSET, PrunedWeight, read, read_integer
+from pdp_keras.wrapper import PDPWrapper
 
 _WRAPPER_NAME = keras.saving.get_registered_name(PDPWrapper)
 

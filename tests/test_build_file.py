@@ -9,6 +9,7 @@ LAYERS = (
     ("version", "thresholds", "schedules", "allocation", "layer_table"),
     ("functional", "temperatures", "kernels"),
     ("modes",),
+    ("pruned_weight",),
     ("wrapper",),
     ("structure", "state"),
     ("subclassed",),
