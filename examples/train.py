@@ -51,7 +51,7 @@ class Recipe:
 DEFAULT_RECIPE = Recipe(epochs=30, warmup_epochs=3, ramp_epochs=12)
 RECIPES = {
     "digits": Recipe(epochs=40, warmup_epochs=4, ramp_epochs=16, batch_size=32),
-    "fashion_mnist": Recipe(epochs=10, warmup_epochs=1, ramp_epochs=4, batch_size=128),
+    "fashion_mnist": Recipe(epochs=8, warmup_epochs=1, ramp_epochs=3, batch_size=128),
 }
 
 _DATASET = flags.DEFINE_string(

@@ -43,10 +43,11 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         update: `"epoch"` (as in the paper) changes the sparsity at the start of an
             epoch, `"step"` before every step (with `steps_per_execution`, before
             every execution). A `schedule` always works by step.
-        final_temperature: when the ramp has ended, the temperature falls
-            geometrically to this fraction of its own value, within half the ramp's
-            length, so that the mask is all but hard before it is rounded. 1 keeps
-            the paper's constant temperature.
+        final_temperature: from the middle of the ramp on, the temperature falls
+            geometrically to this fraction of its own value, within the length of
+            the ramp (so half of the fall comes after the ramp's end), so that the
+            mask is all but hard before it is rounded. 1 keeps the paper's constant
+            temperature.
         allocation: None keeps the one given to `prune_model`. Anything that
             `prune_model` accepts replaces it, computed from the weights at the end
             of warm-up.
@@ -174,7 +175,10 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             begin, end = self.schedule.phases
         else:
             begin, end = self.schedule.find_phases(epochs * steps - 1)
-        return TemperatureFall(end, (end - begin) / 2, self.final_temperature)
+        # Half of the fall lies within the ramp, so that a run that ends with its ramp
+        # is not rounded from a mask that is still wide.
+        middle = (begin + end) / 2
+        return TemperatureFall(middle, end - begin, self.final_temperature)
 
     def _started(self) -> _Run:
         if self._run is None:

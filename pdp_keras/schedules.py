@@ -136,14 +136,14 @@ class StepSchedule:
 
 @dataclasses.dataclass(frozen=True)
 class TemperatureFall:
-    """The fall of the temperature once the ramp has ended.
+    """The fall of the temperature towards a hard mask.
 
     A mask that is soft to the end loses accuracy when it is rounded at last. So
     the temperature falls geometrically to `final` times its own value, in `length`
     from `begin`, and then stays.
 
     Args:
-        begin: end of the ramp, in epochs or steps.
+        begin: where the fall begins, in epochs or steps.
         length: how long the fall takes, in the same unit.
         final: fraction of the temperature at the end, in (0, 1]; 1 is the paper's
             constant temperature.

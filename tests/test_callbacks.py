@@ -142,7 +142,7 @@ def test_warm_up_is_training_as_without_pruning():
     assert fit(pruned, 3, schedule).history["loss"][:2] == expected
 
 
-def test_the_temperature_falls_when_the_ramp_has_ended():
+def test_the_temperature_falls_from_the_middle_of_the_ramp():
     model = compiled(allocation="uniform")
     scales = []
 
@@ -153,11 +153,13 @@ def test_the_temperature_falls_when_the_ramp_has_ended():
     watch = keras.callbacks.LambdaCallback(on_epoch_end=remember)
     schedule = PDPScheduleCallback(ramp_epochs=4, final_temperature=0.01)
     fit(model, 7, schedule, watch)
-    np.testing.assert_allclose(scales, [1, 1, 1, 1, 0.1, 0.01, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(
+        scales, [1, 1, 0.1**0.5, 0.1, 0.1**1.5, 0.01, 0.01], rtol=1e-6
+    )
     # So the mask is all but hard at the end.
     weight = state.pruned_weights(model)[0]
     soft, hard = np.asarray(weight.soft_masked()), np.asarray(weight.hard_masked())
-    assert np.max(np.abs(soft - hard)) < 0.1 * weight.numpy_threshold() + 0.05
+    assert np.mean(np.abs(soft - hard) > 0.01) < 0.05
 
 
 def test_the_papers_constant_temperature_is_one_argument_away():
@@ -453,3 +455,33 @@ def test_the_report_follows_the_run():
     model = compiled(0.5, allocation="uniform")
     fit(model, 1, PDPScheduleCallback(ramp_epochs=1))
     assert [row.zeros for row in sparsity_report(model).rows] == [60, 30]
+
+
+def test_a_run_that_ends_with_its_ramp_keeps_its_accuracy():
+    """Rounding a mask that was still wide at the end once left 15 % of 99 %."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype("float32")
+
+    def accuracy_on_validation(final_temperature):
+        keras.utils.set_random_seed(0)
+        model = prune_model(models.mlp(64, 64, 10), 0.9)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
+        schedule = PDPScheduleCallback(
+            warmup_epochs=3, ramp_epochs=9, final_temperature=final_temperature
+        )
+        history = model.fit(
+            images[:1400],
+            labels[:1400],
+            epochs=12,
+            validation_data=(images[1400:], labels[1400:]),
+            callbacks=[schedule],
+            verbose=0,
+        ).history
+        return history["val_accuracy"][-1]
+
+    falling = accuracy_on_validation(0.01)
+    assert falling > 0.85
+    assert falling > accuracy_on_validation(1.0) + 0.05
