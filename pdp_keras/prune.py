@@ -67,7 +67,7 @@ def prune_model(
     allocations.get(allocation)
     plan = _Plan(model, sparsity, modes.get(mode), allocation, temperature, filters)
     if structure.is_graph(model):
-        return structure.rebuild_graph(model, plan.wrap, _copy_state)
+        return structure.rebuild_graph(model, plan.wrap, structure.copy_variables)
     original = subclassed.describe_if_possible(model)
     new = model if inplace else structure.make_subclassed_anew(model)
     plan.transfer_to(new)
@@ -144,7 +144,7 @@ class _Plan:
         if not any(id(kernel.variable) in self.sparsities for kernel in kernels):
             return layer
         if structure.is_graph(layer):
-            return structure.rebuild_graph(layer, self.wrap, _copy_state)
+            return structure.rebuild_graph(layer, self.wrap, structure.copy_variables)
         wrapper = self.wrap(layer, layer)
         wrapper.build()
         return wrapper
@@ -183,7 +183,3 @@ def _check_model(model: Any, inplace: bool) -> None:
             "inplace=True is only for subclassed models; this one can be copied. "
             f"Received: model={model.name!r} of class {type(model).__name__}"
         )
-
-
-def _copy_state(old: Any, new: Any) -> None:
-    structure.copy_variables(old, new)

@@ -203,12 +203,12 @@ class PDPWrapper(keras.layers.Wrapper):
             self._warn_unscheduled()
         # Every variable is mapped, not only the masked ones: a nested scope hides
         # the values of an outer one, and JAX would lose gradients without a word.
-        values = {id(v): v.value for v in self.layer.variables}
+        variables = self.layer.variables
+        values = {id(v): v.value for v in variables}
         for weight in self.pruned_weights:
             values[id(weight.kernel.variable)] = (
                 weight.soft_masked() if training else weight.hard_masked()
             )
-        variables = self.layer.variables
         with keras.StatelessScope(
             state_mapping=[(v, values[id(v)]) for v in variables],
             collect_losses=True,
