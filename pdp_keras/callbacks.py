@@ -110,7 +110,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             steps_per_epoch: training steps in an epoch; needed with
                 `update="step"` and with `schedule`.
         """
-        state.require_pruned(model)
+        self._check_allocation(state.require_pruned(model))
         self._check_steps(steps_per_epoch)
         self._check_target(model)
         self._check_end(epochs, steps_per_epoch)
@@ -144,8 +144,8 @@ class PDPScheduleCallback(keras.callbacks.Callback):
 
     @property
     def sparsity(self) -> float:
-        """The fraction of zeros now, over all pruned weights of the model."""
-        return state.current_sparsity(self._started().weights)
+        """The fraction pruned now, of all weights (or channels) that can be."""
+        return state.current_sparsity(self._started().parts)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Called by Keras."""
@@ -196,6 +196,14 @@ class PDPScheduleCallback(keras.callbacks.Callback):
                 f"Received: steps_per_epoch={steps_per_epoch}"
             )
 
+    def _check_allocation(self, parts: list[state.Pruned]) -> None:
+        fixed = [part for part in parts if not part.is_allocated]
+        if fixed and self.allocation is not None:
+            raise ValueError(
+                f"{fixed[0].mode} decides the sparsity of every kernel itself; leave "
+                "`allocation` out. Received: allocation={self.allocation!r}"
+            )
+
     def _check_target(self, model: Any) -> None:
         final = getattr(self.schedule, "final_sparsity", None)
         requested = state.requested_sparsity(model)
@@ -240,15 +248,14 @@ class _Run:
         self.temperature = temperature
         self.steps_per_epoch = steps_per_epoch
         self.epoch = 0
-        self.weights = state.pruned_weights(model)
+        self.parts = state.pruned_parts(model)
         # Read when they are first needed: `BackupAndRestore` may still restore them
         # when the run has already been started.
         self.zeros: list[int] = []
         self.targets: list[int] = []
-        # One scale a wrapper, which its weights share.
+        # One scale a wrapper or group, which its weights share.
         self.scales = {
-            id(weight.temperature_scale): weight.temperature_scale
-            for weight in self.weights
+            id(part.temperature_scale): part.temperature_scale for part in self.parts
         }
         self.scale = math.nan  # unlike any, so that the first one is set
 
@@ -267,7 +274,7 @@ class _Run:
         """Prunes this fraction of every target; never less than before."""
         if not self.targets:
             self._sync()
-            self.zeros = [read_integer(weight.zeros) for weight in self.weights]
+            self.zeros = [read_integer(part.zeros) for part in self.parts]
             self.targets = self._fix_targets()
         counts = [
             max(now, allocations.count_zeros(fraction, target))
@@ -276,15 +283,15 @@ class _Run:
         if counts == self.zeros:
             return
         self._sync()
-        for weight, now, count in zip(self.weights, self.zeros, counts, strict=True):
+        for part, now, count in zip(self.parts, self.zeros, counts, strict=True):
             if count != now:
-                weight.zeros.assign(count)
+                part.zeros.assign(count)
         self.zeros = counts
 
     def _fix_targets(self) -> list[int]:
         # Once something is pruned the targets stand, also in a resumed run.
         state.fix_targets(self.model, None if any(self.zeros) else self.allocation)
-        return [read_integer(weight.target_zeros) for weight in self.weights]
+        return [read_integer(part.target_zeros) for part in self.parts]
 
     def _sync(self) -> None:
         # On JAX the trainer holds the newest values; variables lag within an epoch.

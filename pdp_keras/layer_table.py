@@ -25,7 +25,8 @@ class KernelAxes:
 
     Args:
         inputs: axes that the layer sums over besides the spatial ones (fan-in).
-            Empty where nothing is summed over, as in a depthwise kernel.
+            Empty where nothing is summed over, as in a depthwise kernel or a
+            table that rows are looked up in.
         outputs: axes that index output channels.
 
     Every other axis is spatial. Negative axes count from the end, so that one row
@@ -68,6 +69,7 @@ _MATRIX = KernelAxes(inputs=(0,), outputs=(1,))
 _CONVOLUTION = KernelAxes(inputs=(-2,), outputs=(-1,))
 _TRANSPOSED = KernelAxes(inputs=(-1,), outputs=(-2,))
 _DEPTHWISE = KernelAxes(inputs=(), outputs=(-2, -1))
+_LOOKED_UP = KernelAxes(inputs=(), outputs=(1,))
 
 
 def einsum_axes(layer: keras.layers.EinsumDense) -> KernelAxes:
@@ -115,7 +117,7 @@ _FOREIGN = NotPruned("its weights belong to another framework")
 _ROWS: dict[type, Row] = {
     layers.Dense: Prunable({"kernel": _MATRIX}),
     layers.EinsumDense: Prunable({"kernel": einsum_axes}),
-    layers.Embedding: Prunable({"embeddings": _MATRIX}),
+    layers.Embedding: Prunable({"embeddings": _LOOKED_UP}),
     layers.Conv1D: _CONV,
     layers.Conv2D: _CONV,
     layers.Conv3D: _CONV,
@@ -157,7 +159,7 @@ _ROWS: dict[type, Row] = {
 # Classes that some supported Keras versions do not have.
 _OPTIONAL_ROWS: dict[str, Row] = {
     "ReversibleEmbedding": Prunable(
-        {"embeddings": _MATRIX, "reverse_embeddings": _MATRIX},
+        {"embeddings": _LOOKED_UP, "reverse_embeddings": _MATRIX},
         optional=frozenset({"reverse_embeddings"}),
     ),
     "RMSNormalization": _NORMALIZATION,

@@ -1,88 +1,52 @@
-"""What is pruned together: the granularity of a mask.
-
-A mode turns the weights of one kernel into scores, finds their threshold for a
-given number of zeros, and marks what is cut in the end. Scores and thresholds
-broadcast against the weights, so that one soft mask serves every mode.
-"""
+"""The table of modes, by name, and their configs."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
+import re
 from typing import Any
 
-from keras import ops
+from pdp_keras.channel import Channel
+from pdp_keras.mode import Mode
+from pdp_keras.n_of_m import NM
+from pdp_keras.unstructured import Unstructured
 
-from pdp_keras import functional, thresholds
-
-Tensor = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Unstructured:
-    """Every weight stands for itself; its score is |w|.
-
-    Example:
-
-    >>> pdp_keras.prune_model(model, sparsity=0.9, mode=Unstructured())
-    """
-
-    name = "unstructured"
-
-    def units(self, shape: tuple[int, ...]) -> int:
-        """How many things can be pruned in a kernel of this shape: its weights."""
-        return math.prod(shape)
-
-    def threshold(self, weights: Tensor, zeros: Tensor) -> Tensor:
-        """The threshold at which `zeros` weights fall below; float32 scalar."""
-        return thresholds.midpoint_threshold(ops.stop_gradient(ops.abs(weights)), zeros)
-
-    def soft_masked(
-        self, weights: Tensor, zeros: Tensor, width: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """The float32 weights times their soft mask, with PDP's gradient.
-
-        `width` gives the square root of the temperature for a threshold.
-        """
-        threshold = self.threshold(weights, zeros)
-        return functional.soft_masked(weights, threshold, width(threshold))
-
-    def hard_masked(self, weights: Tensor, zeros: Tensor) -> Tensor:
-        """The weights with exactly `zeros` of them (ties by position) set to 0."""
-        pruned = thresholds.smallest(
-            ops.cast(ops.stop_gradient(ops.abs(weights)), "float32"), zeros
-        )
-        return ops.where(pruned, ops.zeros_like(weights), weights)
-
-
-Mode = Unstructured
-
-_MODES: dict[str, type[Mode]] = {"unstructured": Unstructured}
+_MODES: dict[str, Any] = {
+    "unstructured": Unstructured,
+    "nm": NM,
+    "channel": Channel,
+}
+_NAMES = "'unstructured', 'channel', 'N:M' (such as '2:4')"
 
 
 def get(mode: str | Mode | dict[str, Any]) -> Mode:
     """A mode from its name, its object, or the dict of `serialize`.
 
+    Args:
+        mode: `"unstructured"`, `"channel"`, `"2:4"` and the like, a mode object, or
+            a dict.
+
     Raises:
-        ValueError: if the name is unknown.
+        ValueError: if the name is unknown, or N:M is not 1 <= N < M.
         TypeError: if it is none of these.
     """
-    if isinstance(mode, Unstructured):
+    if isinstance(mode, Mode):
         return mode
     if isinstance(mode, dict):
         return deserialize(mode)
-    if isinstance(mode, str) and mode in _MODES:
-        return _MODES[mode]()
+    if isinstance(mode, str):
+        counts = re.fullmatch(r"(\d+):(\d+)", mode)
+        if counts:
+            return NM(*map(int, counts.groups()))
+        if mode in _MODES and mode != NM.name:
+            return _MODES[mode]()
     error = ValueError if isinstance(mode, str) else TypeError
-    raise error(
-        f"mode must be one of {sorted(_MODES)} or a mode object. "
-        f"Received: mode={mode!r}"
-    )
+    raise error(f"mode must be one of {_NAMES} or a mode object. Received: {mode=}")
 
 
 def serialize(mode: Mode) -> dict[str, Any]:
     """A JSON-able dict from which `deserialize` makes an equal mode."""
+    assert dataclasses.is_dataclass(mode)
     return {"name": mode.name, **dataclasses.asdict(mode)}
 
 

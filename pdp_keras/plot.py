@@ -247,7 +247,8 @@ def plot_weights(
     nonzero = values[values != 0]
     ax, figure = _axes(ax, 7.0, 4.0)
     limit = float(np.abs(nonzero).max(initial=0.0)) or 1.0
-    threshold = state.numpy_threshold() if state is not None else 0.0
+    thresholds = np.ravel(state.numpy_threshold() if state is not None else 0.0)
+    threshold = float(np.median(thresholds))
     # A long tail of few weights would leave the middle in one bar.
     if len(nonzero):
         common = float(np.quantile(np.abs(nonzero), 0.999))
@@ -269,13 +270,14 @@ def plot_weights(
         ax.axvspan(-threshold, threshold, color=_SKIPPED, alpha=0.25, linewidth=0)
         for sign in (-1, 1):
             line = ax.axvline(sign * threshold, color=_TARGET, linewidth=1.5)
-        line.set_label(f"threshold ±{threshold:.3g}")
+        kind = "threshold" if len(thresholds) == 1 else "median threshold"
+        line.set_label(f"{kind} ±{threshold:.3g}")
         handles.append(line)
         grid = np.linspace(-limit, limit, 801)
         right = ax.twinx()
         handles += right.plot(
             grid,
-            np.asarray(state.soft_mask(grid.astype("float32"))),
+            state.soft_mask(grid.astype("float32"), threshold),
             color=_TEXT,
             linewidth=1.8,
             label="soft mask m(w)",

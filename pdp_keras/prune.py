@@ -8,15 +8,20 @@ import keras
 
 from pdp_keras import allocation as allocations
 from pdp_keras import modes, structure, subclassed, temperatures
-from pdp_keras.kernels import compile_filters, find_kernels, require_matches
-from pdp_keras.state import describe, find_wrappers
+from pdp_keras.channel import Channel
+from pdp_keras.channel_plan import ChannelPlanner
+from pdp_keras.kernels import Kernel, compile_filters, find_kernels, require_matches
+from pdp_keras.masked_layer import MaskedLayer
+from pdp_keras.mode import Mode
+from pdp_keras.pruned_weight import describe
+from pdp_keras.state import pruned_weights
 from pdp_keras.wrapper import PDPWrapper
 
 
 def prune_model(
     model: Any,
-    sparsity: float = 0.8,
-    mode: str | modes.Mode = "unstructured",
+    sparsity: float | None = None,
+    mode: str | Mode = "unstructured",
     *,
     allocation: Any = "global",
     temperature: float | temperatures.Temperature | None = None,
@@ -33,15 +38,21 @@ def prune_model(
         model: a built Keras model, trained or not: Sequential, Functional (shared
             layers, nested models, several inputs and outputs) or subclassed. It is
             not changed.
-        sparsity: target fraction of zeros over all chosen weights, in [0, 1).
-        mode: what is pruned together; `"unstructured"`.
+        sparsity: target fraction of zeros over all chosen weights, in [0, 1). By
+            default 0.8; N:M has its own, 1 - N / M; of channels (default 0.5) it
+            is the fraction of those that can be removed.
+        mode: what is pruned together: `"unstructured"`; N:M such as `"2:4"` (at
+            most 2 of every 4 weights along the input axis are left); `"channel"`
+            (whole output channels, which `strip_pruning` removes); or a mode
+            object.
         allocation: how the sparsity is shared out among layers: `"global"` (one
             ranking by magnitude, at the end of warm-up), `"uniform"`, `"erk"`; a
             mapping from layer or weight names to sparsities; or a callable
             `(weights: list[WeightInfo], sparsity) -> list of sparsities`, called
             now.
         temperature: how soft the mask is: the paper's tau in units of w**2, a
-            `RelativeTemperature` in units of t**2, or None for the default.
+            `RelativeTemperature` in units of t**2 (for channels, of the spread of
+            the squared scores), or None for the mode's default.
         filters: which layers to prune: names, regular expressions (both match the
             layer or one around it), or a callable from the layer to bool. None
             prunes every kernel in the table, the first and the last layer
@@ -63,9 +74,14 @@ def prune_model(
     >>> pruned = pdp_keras.prune_model(model, sparsity=0.9, filters="block.*")
     """
     _check_model(model, inplace)
-    sparsity = allocations.check_sparsity(sparsity)
-    allocations.get(allocation)
-    plan = _Plan(model, sparsity, modes.get(mode), allocation, temperature, filters)
+    mode = modes.get(mode)
+    sparsity = mode.resolve_sparsity(sparsity)
+    _check_allocation(allocation, mode)
+    if isinstance(mode, Channel):
+        return _prune_channels(
+            model, sparsity, mode, allocation, temperature, filters, inplace
+        )
+    plan = _Plan(model, sparsity, mode, allocation, temperature, filters)
     if structure.is_graph(model):
         return structure.rebuild_graph(model, plan.wrap, structure.copy_variables)
     original = subclassed.describe_if_possible(model)
@@ -76,6 +92,43 @@ def prune_model(
     return subclassed.mark_pruned(new, original, exchanged)
 
 
+def _prune_channels(
+    model: Any,
+    sparsity: float,
+    mode: Channel,
+    allocation: Any,
+    temperature: Any,
+    filters: Any,
+    inplace: bool,
+) -> Any:
+    kernels, _ = find_kernels(model)
+    require_matches(filters, kernels)
+    is_chosen = compile_filters(filters)
+    settings = (mode, sparsity, allocation, temperature, is_chosen, filters is not None)
+    if structure.is_graph(model):
+        planner = ChannelPlanner(model, True, *settings)
+        return structure.rebuild_graph(model, planner.wrap, structure.copy_variables)
+    original = subclassed.describe_if_possible(model)
+    new = model if inplace else structure.make_subclassed_anew(model)
+    planner = ChannelPlanner(new, False, *settings)
+
+    def exchange(layer: Any) -> Any:
+        if structure.is_graph(layer):
+            has_work = any(planner.has_work(x) for x in layer._flatten_layers())
+            if not has_work:
+                return layer
+            return structure.rebuild_graph(
+                layer, planner.wrap, structure.copy_variables
+            )
+        wrapper = planner.wrap(layer, layer)
+        if wrapper is not layer:
+            wrapper.build()
+        return wrapper
+
+    exchanged = structure.exchange_layers(new, exchange)
+    return subclassed.mark_pruned(new, original, exchanged)
+
+
 class _Plan:
     """Which kernels get which sparsity, by the variables of one model."""
 
@@ -83,7 +136,7 @@ class _Plan:
         self,
         model: Any,
         sparsity: float,
-        mode: modes.Mode,
+        mode: Mode,
         allocation: Any,
         temperature: float | temperatures.Temperature | None,
         filters: Any,
@@ -96,17 +149,18 @@ class _Plan:
                 f"Received: model={model.name!r} without any"
             )
         require_matches(filters, kernels)
-        is_chosen = compile_filters(filters)
-        self.chosen = [is_chosen(kernel) for kernel in kernels]
+        self.chosen = _choose(kernels, filters, mode)
         self.sparsity = sparsity
         self.mode = mode
-        self.temperature = temperatures.get(temperature)
-        self.deferred = allocations.is_deferred(allocation)
+        self.temperature = mode.resolve_temperature(temperature)
+        self.deferred = mode.is_allocated and allocations.is_deferred(allocation)
         self.allocation = allocation if self.deferred else "uniform"
         chosen = [k for k, choose in zip(kernels, self.chosen, strict=True) if choose]
         each = [sparsity] * len(chosen)
-        if not self.deferred and allocation != "uniform":
-            zeros = allocations.get(allocation)([describe(k) for k in chosen], sparsity)
+        if mode.is_allocated and not self.deferred and allocation != "uniform":
+            zeros = allocations.get(allocation)(
+                [describe(k, mode) for k in chosen], sparsity
+            )
             each = [z / max(1, k.size) for z, k in zip(zeros, chosen, strict=True)]
         self.sparsities = {id(k.variable): s for k, s in zip(chosen, each, strict=True)}
 
@@ -151,7 +205,7 @@ class _Plan:
 
     def require_complete(self, model: Any) -> None:
         """Checks that every chosen kernel is pruned now."""
-        pruned = sum(len(wrapper.pruned_weights) for wrapper in find_wrappers(model))
+        pruned = len(pruned_weights(model))
         if pruned != len(self.sparsities):
             raise ValueError(
                 "Every chosen layer must be held by an attribute of the model (or a "
@@ -161,13 +215,40 @@ class _Plan:
             )
 
 
+def _choose(kernels: list[Kernel], filters: Any, mode: Mode) -> list[bool]:
+    """Which kernels are pruned: those that the user chose and the mode can prune."""
+    is_wanted = compile_filters(filters)
+    wanted = [is_wanted(kernel) for kernel in kernels]
+    reasons = [mode.reason_against(k.shape, k.axes) for k in kernels]
+    chosen = [w and why is None for w, why in zip(wanted, reasons, strict=True)]
+    if not any(chosen):
+        whys = {why for w, why in zip(wanted, reasons, strict=True) if w and why}
+        raise ValueError(
+            "The mode must fit at least one of the chosen kernels. "
+            f"Received: mode={mode} ({'; '.join(sorted(whys))})"
+        )
+    return chosen
+
+
+def _check_allocation(allocation: Any, mode: Mode) -> None:
+    allocations.get(allocation)
+    defaults = ("global", "uniform")
+    if not mode.is_allocated and not (
+        isinstance(allocation, str) and allocation in defaults
+    ):
+        raise ValueError(
+            f"{mode} decides the sparsity of every kernel itself; leave `allocation` "
+            f"out. Received: allocation={allocation!r}"
+        )
+
+
 def _check_model(model: Any, inplace: bool) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(
             "model must be a keras.Model (a single layer goes into PDPWrapper). "
             f"Received: model={model!r}"
         )
-    pruned = [x.name for x in model._flatten_layers() if isinstance(x, PDPWrapper)]
+    pruned = [x.name for x in model._flatten_layers() if isinstance(x, MaskedLayer)]
     if pruned:
         raise ValueError(
             "A model can be pruned only once; use `strip_pruning` first. "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from pdp_keras import functional, modes, temperatures
+from pdp_keras import allocation as allocations
+from pdp_keras import functional, temperatures
 from pdp_keras.kernels import Kernel
+from pdp_keras.mode import Mode
 
 Tensor = Any
 
@@ -27,6 +30,24 @@ def read_integer(value: Any) -> int:
     return int(read(value))
 
 
+def describe(kernel: Kernel, mode: Mode) -> allocations.WeightInfo:
+    """What an allocation may know of a kernel."""
+    shape, axes = kernel.shape, kernel.axes
+    weights = ops.cast(kernel.variable.value, "float32")
+    return allocations.WeightInfo(
+        name=kernel.full_name,
+        layer=kernel.path,
+        values=read(mode.ranked(weights, axes)),
+        fan_in=math.prod(shape[axis] for axis in axes.inputs),
+        fan_out=math.prod(shape[axis] for axis in axes.outputs),
+        spatial=tuple(
+            size
+            for axis, size in enumerate(shape)
+            if axis not in (*axes.inputs, *axes.outputs)
+        ),
+    )
+
+
 class PrunedWeight:
     """One kernel inside a `PDPWrapper` with its state.
 
@@ -42,7 +63,7 @@ class PrunedWeight:
     def __init__(
         self,
         kernel: Kernel,
-        mode: modes.Mode,
+        mode: Mode,
         temperature: temperatures.Temperature,
         zeros: Any,
         target_zeros: Any,
@@ -54,6 +75,28 @@ class PrunedWeight:
         self.zeros = zeros
         self.target_zeros = target_zeros
         self.temperature_scale = temperature_scale
+
+    @property
+    def is_allocated(self) -> bool:
+        """Whether the mode lets an allocation decide."""
+        return self.mode.is_allocated
+
+    def limit_zeros(self, zeros: int) -> int:
+        """What the mode makes of the zeros that an allocation wants."""
+        return self.mode.limit_zeros(zeros, self.units)
+
+    def describe(self) -> allocations.WeightInfo:
+        """What an allocation may know."""
+        return describe(self.kernel, self.mode)
+
+    def values(self) -> list[tuple[str, np.ndarray]]:
+        """The weights by name."""
+        return [(self.kernel.full_name, read(self.variable).astype("float32"))]
+
+    @property
+    def label(self) -> str:
+        """How reports name it."""
+        return self.kernel.full_name
 
     def placed_at(self, path: str) -> PrunedWeight:
         """The same weight, named by its path in a whole model."""
@@ -85,7 +128,7 @@ class PrunedWeight:
     @property
     def units(self) -> int:
         """How many things the mode can prune in this kernel."""
-        return self.mode.units(self.kernel.shape)
+        return self.mode.units(self.kernel.shape, self.kernel.axes)
 
     @property
     def target_sparsity(self) -> float | None:
@@ -98,25 +141,56 @@ class PrunedWeight:
         scale = ops.cast(self.temperature_scale.value, "float32")
         return self.temperature.width(threshold) * ops.sqrt(scale)
 
-    def numpy_threshold(self) -> float:
-        """The current threshold t, in units of |w|; 0 where nothing is pruned."""
-        weights = ops.cast(self.variable.value, "float32")
-        return float(read(self.mode.threshold(weights, self.zeros.value)))
+    def numpy_threshold(self) -> np.ndarray:
+        """The current thresholds t, in units of |w|; 0 where nothing is pruned.
 
-    def soft_mask(self, weights: np.ndarray) -> np.ndarray:
-        """m(w) at the current threshold for any NumPy array of weights."""
-        threshold = ops.full((), self.numpy_threshold(), dtype="float32")
+        One number (shape `()`), or as many as the mode has thresholds.
+        """
+        weights = ops.cast(self.variable.value, "float32")
+        axes = self.kernel.axes
+        return read(self.mode.threshold(weights, self.zeros.value, axes))
+
+    def soft_mask(self, weights: np.ndarray, threshold: float) -> np.ndarray:
+        """m(w) at a threshold for any NumPy array of weights."""
+        threshold = ops.full((), threshold, dtype="float32")
         scores = ops.abs(ops.convert_to_tensor(weights, dtype="float32"))
         return read(functional.soft_mask(scores, threshold, self.width(threshold)))
 
-    def soft_masked(self) -> Tensor:
-        """The weights as training sees them, in the variable's dtype."""
+    def masked_values(self, training: bool) -> list[tuple[Any, Tensor]]:
+        """Variables with what the layer computes with: soft or hard masked.
+
+        The kernel, and the bias of its layer where the mode prunes whole outputs.
+        """
+        mode, axes = self.mode, self.kernel.axes
         weights = self.kernel.variable.value
-        masked = self.mode.soft_masked(
-            ops.cast(weights, "float32"), self.zeros.value, self.width
-        )
-        return ops.cast(masked, weights.dtype)
+        zeros = self.zeros.value
+        if training:
+            single = ops.cast(weights, "float32")
+            masked = mode.soft_masked(single, zeros, axes, self.width)
+        else:
+            masked = mode.hard_masked(weights, zeros, axes)
+        values = [(self.kernel.variable, ops.cast(masked, weights.dtype))]
+        bias = self._bias_of_outputs()
+        if bias is not None:
+            single = ops.cast(weights, "float32")
+            mask = mode.output_mask(
+                single, zeros, axes, self.width if training else None
+            )
+            mask = ops.cast(ops.reshape(mask, bias.shape), bias.dtype)
+            values.append((bias, bias.value * mask))
+        return values
 
     def hard_masked(self) -> Tensor:
         """The weights as inference sees them and as stripping leaves them."""
-        return self.mode.hard_masked(self.kernel.variable.value, self.zeros.value)
+        return self.masked_values(training=False)[0][1]
+
+    def _bias_of_outputs(self) -> Any:
+        if not self.mode.prunes_outputs:
+            return None
+        bias = getattr(self.kernel.owner, "bias", None)
+        outputs = math.prod(
+            self.kernel.shape[axis] for axis in self.kernel.axes.outputs
+        )
+        if bias is None or math.prod(bias.shape) != outputs:
+            return None
+        return bias

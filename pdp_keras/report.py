@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from pdp_keras.kernels import SkippedWeight, find_kernels
-from pdp_keras.pruned_weight import read
-from pdp_keras.state import pruned_weights
+from pdp_keras.channel_wrapper import ChannelWrapper
+from pdp_keras.kernels import Kernel, SkippedWeight, find_kernels
+from pdp_keras.pruned_weight import PrunedWeight, read
+from pdp_keras.state import channel_groups, find_wrappers, pruned_weights
 
 _NOT_CHOSEN = "not chosen by `filters`"
+_NO_CHANNELS = "no channels that are pruned, or not chosen by `filters`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,14 @@ class ReportRow:
             decided, and in a model that is not being pruned.
         sparsity: fraction of zeros that inference computes with now.
         zeros: number of zeros.
-        threshold: t, in units of |w|; None in a model that is not being pruned.
+        threshold: t, in units of |w|; None in a model that is not being pruned, and
+            where the mode has several.
+        channels: in channel mode, how many output channels of the weight are left,
+            and of how many; None otherwise.
+        group: in channel mode, the group of channels that it makes; kernels of one
+            group are pruned together.
+        kept_as_zeros: why dead channels are not removed when the model is stripped;
+            empty where they are.
     """
 
     layer: str
@@ -39,6 +48,9 @@ class ReportRow:
     sparsity: float
     zeros: int
     threshold: float | None
+    channels: tuple[int, int] | None = None
+    group: str | None = None
+    kept_as_zeros: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,27 +110,35 @@ class SparsityReport:
                 "-" if row.target is None else f"{row.target:.2%}",
                 f"{row.sparsity:.2%}",
                 f"{row.zeros:,}",
+                _channels(row),
             )
             for row in self.rows
         ]
         total = ("all of these", "", f"{self.size:,}", "", f"{self.sparsity:.2%}")
+        titles: tuple[str, ...] = (
+            *("pruned weight", "shape", "size", "target", "sparsity", "zeros"),
+            "channels left",
+        )
+        table: list[tuple[str, ...]] = [*pruned, (*total, f"{self.zeros:,}", "")]
+        if not any(row.channels for row in self.rows):
+            titles, table = titles[:-1], [row[:-1] for row in table]
         lines = [
             f"Sparsity of {self.name!r}: {self.sparsity:.2%} of the pruned weights, "
             f"{self.model_sparsity:.2%} of the model",
             "",
-            *_table(
-                ("pruned weight", "shape", "size", "target", "sparsity", "zeros"),
-                [*pruned, (*total, f"{self.zeros:,}")],
-                left=2,
-            ),
+            *_table(titles, table, left=2),
         ]
+        kept = [row for row in self.rows if row.kept_as_zeros]
+        if kept:
+            zeros = [(f"{r.layer}/{r.weight}", r.kept_as_zeros) for r in kept]
+            lines += ["", *_table(("not removed", "reason"), zeros, left=2)]
         if self.skipped:
-            rows = [
+            dense = [
                 (f"{w.layer}/{w.weight}", _shape(w.shape), f"{w.size:,}", w.reason)
                 for w in self.skipped
             ]
-            header = ("weight left dense", "shape", "size", "reason")
-            lines += ["", *_table(header, rows, left=2, last_left=True)]
+            titles = ("weight left dense", "shape", "size", "reason")
+            lines += ["", *_table(titles, dense, left=2, last_left=True)]
         return "\n".join(lines)
 
 
@@ -140,6 +160,8 @@ def sparsity_report(model: Any) -> SparsityReport:
     >>> print(pdp_keras.sparsity_report(model))
     """
     kernels, skipped = find_kernels(model)
+    if channel_groups(model):
+        return _channel_report(model, kernels, skipped)
     states = {id(weight.variable): weight for weight in pruned_weights(model)}
     rows, dense = [], []
     for kernel in kernels:
@@ -147,7 +169,11 @@ def sparsity_report(model: Any) -> SparsityReport:
         if states and state is None:
             dense.append(
                 SkippedWeight(
-                    kernel.path, kernel.name, kernel.shape, kernel.size, _NOT_CHOSEN
+                    kernel.path,
+                    kernel.name,
+                    kernel.shape,
+                    kernel.size,
+                    _reason_against(kernel, states.values()),
                 )
             )
             continue
@@ -162,10 +188,66 @@ def sparsity_report(model: Any) -> SparsityReport:
                 target=None if state is None else state.target_sparsity,
                 sparsity=zeros / max(1, kernel.size),
                 zeros=zeros,
-                threshold=None if state is None else state.numpy_threshold(),
+                threshold=None if state is None else _single_threshold(state),
             )
         )
     return SparsityReport(model.name, tuple(rows), (*dense, *skipped))
+
+
+def _channel_report(
+    model: Any, kernels: Sequence[Kernel], skipped: Sequence[SkippedWeight]
+) -> SparsityReport:
+    wrappers = [w for w in find_wrappers(model) if isinstance(w, ChannelWrapper)]
+    living = {
+        id(variable): (wrapper, read(value))
+        for wrapper in wrappers
+        for variable, value in wrapper.living_weights()
+    }
+    reasons = {id(v): why for w in wrappers for v, why in w.reasons_by_variable()}
+    rows, dense = [], []
+    for kernel in kernels:
+        key = id(kernel.variable)
+        if key not in living:
+            why = reasons.get(key, _NO_CHANNELS)
+            dense.append(
+                SkippedWeight(kernel.path, kernel.name, kernel.shape, kernel.size, why)
+            )
+            continue
+        wrapper, values = living[key]
+        group = wrapper.group_of(kernel.variable)
+        zeros = int(np.count_nonzero(values == 0))
+        rows.append(
+            ReportRow(
+                layer=kernel.path,
+                weight=kernel.name,
+                shape=kernel.shape,
+                size=kernel.size,
+                target=None if group is None else group.target_sparsity,
+                sparsity=zeros / max(1, kernel.size),
+                zeros=zeros,
+                threshold=None,
+                channels=wrapper.kept_outputs(kernel.variable),
+                group=None if group is None else group.label,
+                kept_as_zeros=""
+                if group is None or group.removable
+                else reasons.get(key, ""),
+            )
+        )
+    return SparsityReport(model.name, tuple(rows), (*dense, *skipped))
+
+
+def _channels(row: ReportRow) -> str:
+    return "" if row.channels is None else f"{row.channels[0]} of {row.channels[1]}"
+
+
+def _single_threshold(state: PrunedWeight) -> float | None:
+    threshold = state.numpy_threshold()
+    return float(threshold) if threshold.ndim == 0 else None
+
+
+def _reason_against(kernel: Kernel, states: Iterable[PrunedWeight]) -> str:
+    reasons = (s.mode.reason_against(kernel.shape, kernel.axes) for s in states)
+    return next((why for why in reasons if why is not None), _NOT_CHOSEN)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

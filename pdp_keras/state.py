@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pdp_keras import allocation as allocations
-from pdp_keras.kernels import Kernel, find_kernels
-from pdp_keras.pruned_weight import UNSET, PrunedWeight, read, read_integer
+from pdp_keras.channel_group import ChannelGroup
+from pdp_keras.channel_wrapper import ChannelWrapper
+from pdp_keras.kernels import find_kernels
+from pdp_keras.masked_layer import MaskedLayer
+from pdp_keras.pruned_weight import UNSET, PrunedWeight, read_integer
 from pdp_keras.wrapper import PDPWrapper
 
+# What has a number of zeros and a target for it.
+Pruned = PrunedWeight | ChannelGroup
 
-def find_wrappers(model: Any) -> list[PDPWrapper]:
-    """Every built `PDPWrapper` in a model or layer, each once."""
+
+def find_wrappers(model: Any) -> list[MaskedLayer]:
+    """Every built wrapper in a model or layer, each once."""
     layers = {id(layer): layer for layer in model._flatten_layers()}
     return [
         layer
         for layer in layers.values()
-        if isinstance(layer, PDPWrapper) and layer.built
+        if isinstance(layer, MaskedLayer) and layer.has_state
     ]
+
+
+def channel_groups(model: Any) -> list[ChannelGroup]:
+    """Every channel group of a model, each once, in the order of its layers."""
+    groups = {
+        id(group): group
+        for wrapper in find_wrappers(model)
+        if isinstance(wrapper, ChannelWrapper)
+        for group in wrapper.groups
+    }
+    return list(groups.values())
+
+
+def pruned_parts(model: Any) -> list[Pruned]:
+    """Everything in a model that has a number of zeros and a target for it."""
+    return [*pruned_weights(model), *channel_groups(model)]
 
 
 def pruned_weights(model: Any) -> list[PrunedWeight]:
@@ -35,6 +56,7 @@ def pruned_weights(model: Any) -> list[PrunedWeight]:
     states = {
         id(weight.variable): weight
         for wrapper in find_wrappers(model)
+        if isinstance(wrapper, PDPWrapper)
         for weight in wrapper.pruned_weights
     }
     return [
@@ -44,39 +66,40 @@ def pruned_weights(model: Any) -> list[PrunedWeight]:
     ]
 
 
-def require_pruned(model: Any) -> list[PrunedWeight]:
-    """The weights that the model prunes.
+def require_pruned(model: Any) -> list[Pruned]:
+    """Everything that the model prunes.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there is nothing.
     """
-    weights = pruned_weights(model)
-    if not weights:
+    parts = pruned_parts(model)
+    if not parts:
         raise ValueError(
             "The model must contain PDPWrapper layers: make it with "
             "`pdp_keras.prune_model(model, ...)`. "
             f"Received: model={getattr(model, 'name', model)!r} without any"
         )
-    return weights
+    return parts
 
 
-def current_sparsity(weights: Sequence[PrunedWeight]) -> float:
-    """The fraction of zeros now, over all pruned weights together."""
-    zeros = sum(read_integer(weight.zeros) for weight in weights)
-    return zeros / max(1, sum(weight.units for weight in weights))
+def current_sparsity(parts: Sequence[Pruned]) -> float:
+    """The fraction of units (weights or channels) that are pruned now."""
+    zeros = sum(read_integer(part.zeros) for part in parts)
+    return zeros / max(1, sum(part.units for part in parts))
 
 
 def requested_sparsity(model: Any) -> float:
     """The sparsity that the model as a whole was asked for."""
-    each = [
-        (np.mean(wrapper.sparsity), sum(w.units for w in wrapper.pruned_weights))
+    asked = [
+        np.mean(wrapper.sparsity)
         for wrapper in find_wrappers(model)
-    ]
-    if len({sparsity for sparsity, _ in each}) == 1:
-        return float(each[0][0])
-    weights = pruned_weights(model)
-    targets = sum(read_integer(weight.target_zeros) for weight in weights)
-    return targets / max(1, sum(weight.units for weight in weights))
+        if isinstance(wrapper, PDPWrapper)
+    ] + [group.sparsity for group in channel_groups(model)]
+    if len(set(asked)) == 1:
+        return float(asked[0])
+    parts = pruned_parts(model)
+    targets = sum(read_integer(part.target_zeros) for part in parts)
+    return targets / max(1, sum(part.units for part in parts))
 
 
 def fix_targets(model: Any, allocation: Any = None) -> None:
@@ -91,14 +114,14 @@ def fix_targets(model: Any, allocation: Any = None) -> None:
     Raises:
         ValueError: if a weight is not finite, or the allocation does not fit.
     """
-    weights = pruned_weights(model)
+    parts = pruned_parts(model)
     if allocation is None:
-        weights = [w for w in weights if read_integer(w.target_zeros) == UNSET]
-        if not weights:
+        parts = [part for part in parts if read_integer(part.target_zeros) == UNSET]
+        if not parts:
             return
         allocation = _own_allocation(model)
     sparsity = requested_sparsity(model)
-    infos = [describe(weight.kernel) for weight in weights]
+    infos = [part.describe() for part in parts]
     for info in infos:
         if not np.isfinite(info.values).all():
             raise ValueError(
@@ -106,32 +129,18 @@ def fix_targets(model: Any, allocation: Any = None) -> None:
                 f"Received: NaN or infinity in {info.name!r}"
             )
     zeros = allocations.get(allocation)(infos, sparsity)
-    for weight, count in zip(weights, zeros, strict=True):
-        weight.target_zeros.assign(count)
+    for part, count in zip(parts, zeros, strict=True):
+        part.target_zeros.assign(part.limit_zeros(count))
 
 
 def _own_allocation(model: Any) -> allocations.GlobalMagnitude:
-    found = {wrapper.deferred_allocation for wrapper in find_wrappers(model)} - {None}
+    wrappers = [w for w in find_wrappers(model) if isinstance(w, PDPWrapper)]
+    found = {wrapper.deferred_allocation for wrapper in wrappers}
+    found |= {group.deferred_allocation for group in channel_groups(model)}
+    found -= {None}
     if len(found) != 1:
         raise ValueError(
             "Wrappers that share one global ranking must have the same allocation. "
             f"Received: {sorted(map(repr, found))}"
         )
     return next(a for a in found if a is not None)
-
-
-def describe(kernel: Kernel) -> allocations.WeightInfo:
-    """What an allocation may know of a kernel."""
-    shape, axes = kernel.shape, kernel.axes
-    return allocations.WeightInfo(
-        name=kernel.full_name,
-        layer=kernel.path,
-        values=read(kernel.variable).astype("float32"),
-        fan_in=math.prod(shape[axis] for axis in axes.inputs),
-        fan_out=math.prod(shape[axis] for axis in axes.outputs),
-        spatial=tuple(
-            size
-            for axis, size in enumerate(shape)
-            if axis not in (*axes.inputs, *axes.outputs)
-        ),
-    )

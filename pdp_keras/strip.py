@@ -8,11 +8,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from pdp_keras import state, structure, subclassed
-from pdp_keras.pruned_weight import UNSET, PrunedWeight, read, read_integer
+from pdp_keras import state, structure, subclassed, surgery
+from pdp_keras.channel_group import ChannelGroup
+from pdp_keras.channel_wrapper import ChannelWrapper
+from pdp_keras.masked_layer import MaskedLayer
+from pdp_keras.pruned_weight import UNSET, read_integer
 from pdp_keras.wrapper import PDPWrapper
 
-_WRAPPER_NAME = keras.saving.get_registered_name(PDPWrapper)
+_WRAPPER_NAMES = [
+    keras.saving.get_registered_name(wrapper)
+    for wrapper in (PDPWrapper, ChannelWrapper)
+]
 
 
 def strip_pruning(model: Any) -> Any:
@@ -40,19 +46,22 @@ def strip_pruning(model: Any) -> Any:
     >>> small = pdp_keras.strip_pruning(model)
     >>> small.save("small.keras")
     """
-    weights = state.require_pruned(model)
-    _require_finite(weights)
-    _warn_below_target(weights)
-    values = {id(w.variable): w.hard_masked() for w in weights}
-
-    def replace(old: Any, new: Any) -> Any:
-        return make_stripped(old) if _has_wrapper(old) else new
+    parts = state.require_pruned(model)
+    _require_finite(parts)
+    _warn_below_target(parts)
+    values = {
+        id(variable): value
+        for wrapper in state.find_wrappers(model)
+        for variable, value in wrapper.masked_values(training=False)
+    }
 
     def copy_state(old: Any, new: Any) -> None:
         structure.copy_variables(old, new, values)
 
     if structure.is_graph(model):
-        return structure.rebuild_graph(model, replace, copy_state)
+        kept = {g.label: g.kept() for g in state.channel_groups(model) if g.removable}
+        plain = _rebuild_plain(model, copy_state)
+        return surgery.remove_channels(plain, kept) if kept else plain
     if isinstance(model, subclassed.PrunedModel):
         return _strip_subclassed(model, values)
     # A user's own subclass with wrappers in its attributes keeps its class.
@@ -61,14 +70,24 @@ def strip_pruning(model: Any) -> Any:
 
 def make_stripped(layer: Any) -> Any:
     """An unbuilt copy of a layer without any `PDPWrapper` on it or inside it."""
-    if isinstance(layer, PDPWrapper):
+    if isinstance(layer, MaskedLayer):
         layer = layer.layer
     return type(layer).from_config(_without_wrappers(layer.get_config()))
 
 
+def _rebuild_plain(model: Any, copy_state: structure.CopyState) -> Any:
+    def make(operation: Any) -> Any:
+        is_layer = isinstance(operation, keras.layers.Layer)
+        if is_layer and _has_wrapper(operation):
+            return make_stripped(operation)
+        return structure.make_anew(operation)
+
+    return structure.rebuild_graph(model, lambda old, new: new, copy_state, make)
+
+
 def _without_wrappers(config: Any) -> Any:
     if isinstance(config, dict):
-        if config.get("registered_name") == _WRAPPER_NAME:
+        if config.get("registered_name") in _WRAPPER_NAMES:
             return _without_wrappers(config["config"]["layer"])
         return {key: _without_wrappers(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
@@ -77,7 +96,7 @@ def _without_wrappers(config: Any) -> Any:
 
 
 def _has_wrapper(layer: Any) -> bool:
-    return any(isinstance(inner, PDPWrapper) for inner in layer._flatten_layers())
+    return any(isinstance(inner, MaskedLayer) for inner in layer._flatten_layers())
 
 
 def _strip_subclassed(model: Any, values: dict[int, Any]) -> Any:
@@ -94,18 +113,15 @@ def _strip_subclassed(model: Any, values: dict[int, Any]) -> Any:
 
 
 def _strip_in_place(model: Any, plain_class: type | None) -> Any:
-    for weight in state.pruned_weights(model):
-        weight.variable.assign(weight.hard_masked())
+    for wrapper in state.find_wrappers(model):
+        for variable, value in wrapper.masked_values(training=False):
+            variable.assign(value)
 
     def exchange(layer: Any) -> Any:
-        if isinstance(layer, PDPWrapper):
+        if isinstance(layer, MaskedLayer):
             return layer.layer
         if structure.is_graph(layer) and _has_wrapper(layer):
-            return structure.rebuild_graph(
-                layer,
-                lambda old, new: make_stripped(old) if _has_wrapper(old) else new,
-                structure.copy_variables,
-            )
+            return _rebuild_plain(layer, structure.copy_variables)
         return layer
 
     structure.exchange_layers(model, exchange)
@@ -114,27 +130,31 @@ def _strip_in_place(model: Any, plain_class: type | None) -> Any:
     return model
 
 
-def _require_finite(weights: list[PrunedWeight]) -> None:
-    for weight in weights:
-        if not np.isfinite(read(weight.variable).astype("float32")).all():
+def _require_finite(parts: list[state.Pruned]) -> None:
+    for name, values in (pair for part in parts for pair in part.values()):
+        if not np.isfinite(values).all():
             raise ValueError(
                 "Weights must be finite to be pruned. Received: NaN or infinity in "
-                f"{weight.kernel.full_name!r}"
+                f"{name!r}"
             )
 
 
-def _warn_below_target(weights: list[PrunedWeight]) -> None:
-    below = [w for w in weights if _is_below_target(w)]
+def _warn_below_target(parts: list[state.Pruned]) -> None:
+    below = [part for part in parts if _is_below_target(part)]
     if below:
         warnings.warn(
-            f"{len(below)} of {len(weights)} weights are stripped before they have "
-            "reached their target sparsity (sparsity of the pruned weights: "
-            f"{state.current_sparsity(weights):.2%}): train with "
+            f"{len(below)} of {len(parts)} {_kind(parts)} are stripped before they "
+            "have reached their target sparsity (sparsity of the pruned "
+            f"{_kind(parts)}: {state.current_sparsity(parts):.2%}): train with "
             "PDPScheduleCallback until its ramp has ended.",
             stacklevel=3,
         )
 
 
-def _is_below_target(weight: PrunedWeight) -> bool:
-    target = read_integer(weight.target_zeros)
-    return target == UNSET or read_integer(weight.zeros) < target
+def _kind(parts: list[state.Pruned]) -> str:
+    return "channel groups" if isinstance(parts[0], ChannelGroup) else "weights"
+
+
+def _is_below_target(part: state.Pruned) -> bool:
+    target = read_integer(part.target_zeros)
+    return target == UNSET or read_integer(part.zeros) < target

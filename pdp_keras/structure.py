@@ -16,13 +16,16 @@ import keras
 from keras import ops, tree
 
 from pdp_keras.kernels import child_layers
-from pdp_keras.wrapper import PDPWrapper
+from pdp_keras.masked_layer import MaskedLayer
 
 # From a layer of the given model and its fresh, unbuilt copy to the layer that
 # takes its place: the copy itself, or something around or inside it.
 Replace = Callable[[Any, Any], Any]
 # Called with the old and the new layer once both have their variables.
 CopyState = Callable[[Any, Any], None]
+# From a layer or operation of the given model to a fresh copy, unbuilt, or to
+# something that calls one.
+Make = Callable[[Any], Any]
 
 _TRAINING_METHODS = (
     "train_step",
@@ -46,20 +49,24 @@ def is_graph(model: Any) -> bool:
     )
 
 
-def rebuild_graph(model: Any, replace: Replace, copy_state: CopyState) -> Any:
+def rebuild_graph(
+    model: Any, replace: Replace, copy_state: CopyState, make: Make | None = None
+) -> Any:
     """A new Sequential or Functional model with layers replaced.
 
     Args:
         model: a built Sequential or Functional model; not changed.
         replace: gives the new layer for each layer that is not a graph itself.
         copy_state: copies the values of variables from the old to the new layer.
+        make: makes the fresh copy of a layer, an input or an operation, in place of
+            `make_anew`.
 
     Raises:
         ValueError: if a layer cannot be made anew from its config, if two layers
             share a variable, or if the model's class cannot be made from a graph
             although it has a training loop of its own.
     """
-    rebuilding = _Rebuilding(replace)
+    rebuilding = _Rebuilding(replace, make or make_anew)
     new_model = rebuilding.rebuild(model)
     rebuilding.check_nothing_shared()
     for old, new in rebuilding.pairs:
@@ -70,8 +77,9 @@ def rebuild_graph(model: Any, replace: Replace, copy_state: CopyState) -> Any:
 class _Rebuilding:
     """One pass over a graph; a layer used twice is made once."""
 
-    def __init__(self, replace: Replace) -> None:
+    def __init__(self, replace: Replace, make: Make) -> None:
         self.replace = replace
+        self.make = make
         self.pairs: list[tuple[Any, Any]] = []
         self._made: dict[int, Any] = {}
 
@@ -83,7 +91,7 @@ class _Rebuilding:
     def check_nothing_shared(self) -> None:
         owners: dict[int, Any] = {}
         for old, _ in self.pairs:
-            for variable in old.variables:
+            for variable in saved_variables(old):
                 owner = owners.setdefault(id(variable), old)
                 if owner is not old:
                     raise ValueError(
@@ -97,7 +105,7 @@ class _Rebuilding:
             return self._make_sequential(operation)
         if is_graph(operation):
             return self._make_functional(operation)
-        new = make_anew(operation)
+        new = self.make(operation)
         if isinstance(operation, keras.layers.Layer) and not isinstance(
             operation, keras.layers.InputLayer
         ):
@@ -153,14 +161,21 @@ def _overrides(model: Any, method: str) -> bool:
     return getattr(type(model), method) is not getattr(keras.Model, method)
 
 
-def make_anew(operation: Any) -> Any:
+def make_anew(
+    operation: Any, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> Any:
     """An unbuilt copy of a layer or operation, from its config.
+
+    Args:
+        operation: the layer or operation.
+        change: gives the config to make it from, for that of `operation`.
 
     Raises:
         ValueError: if its config does not suffice.
     """
     try:
-        return type(operation).from_config(operation.get_config())
+        config = operation.get_config()
+        return type(operation).from_config(change(config) if change else config)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             "Every layer must be able to make a copy of itself from its config: "
@@ -219,7 +234,7 @@ def saved_variables(layer: Any) -> list[Any]:
     added = {
         id(variable)
         for inner in layer._flatten_layers()
-        if isinstance(inner, PDPWrapper)
+        if isinstance(inner, MaskedLayer)
         for variable in inner.state
     }
     return [v for v in layer.variables if id(v) not in added]
@@ -246,6 +261,17 @@ def copy_variables(old: Any, new: Any, values: dict[int, Any] | None = None) -> 
     for source, target in zip(sources, targets, strict=True):
         # A copy: two variables that share an array fail on JAX, which donates it.
         target.assign(ops.copy((values or {}).get(id(source), source.value)))
+    finalize_state(new)
+
+
+def finalize_state(layer: Any) -> None:
+    """Lets the layers inside that compute with copies of their variables renew them.
+
+    `keras.layers.Normalization` does, and would go on with the old statistics.
+    """
+    for inner in layer._flatten_layers():
+        if isinstance(inner, keras.layers.Normalization) and inner.built:
+            inner.finalize_state()
 
 
 def exchange_layers(

@@ -7,8 +7,15 @@ from typing import Any
 
 import keras
 
+from pdp_keras.channel_wrapper import ChannelWrapper
+from pdp_keras.masked_layer import MaskedLayer
 from pdp_keras.structure import describe_model, look_up_layer, put_layer
 from pdp_keras.wrapper import PDPWrapper
+
+_WRAPPERS: dict[str, Any] = {
+    "PDPWrapper": PDPWrapper,
+    "ChannelWrapper": ChannelWrapper,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +78,11 @@ class PrunedModel:
 
 
 def _serialize(layer: Any) -> dict[str, Any]:
-    if not isinstance(layer, PDPWrapper):
+    if not isinstance(layer, MaskedLayer):
         return {"model": keras.saving.serialize_keras_object(layer)}
     config = layer.get_config()
     del config["layer"]  # the original model has it
-    return {"wrapper": config}
+    return {"wrapper": config, "kind": type(layer).__name__}
 
 
 def _deserialize(
@@ -85,7 +92,10 @@ def _deserialize(
         return keras.saving.deserialize_keras_object(
             config["model"], custom_objects=custom_objects
         )
-    wrapper = PDPWrapper(original, **config["wrapper"])
+    arguments = dict(config["wrapper"])
+    if "groups" in arguments:
+        arguments = ChannelWrapper.deserialize_groups(arguments, custom_objects)
+    wrapper = _WRAPPERS[config["kind"]](original, **arguments)
     wrapper.build()
     return wrapper
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops, tree
 
 from pdp_keras import allocation as allocations
 from pdp_keras import modes, temperatures
 from pdp_keras.kernels import Kernel, find_kernels
+from pdp_keras.masked_layer import MaskedLayer
+from pdp_keras.mode import Mode
 from pdp_keras.pruned_weight import UNSET, PrunedWeight, read_integer
 
 Tensor = Any
 
-_OF_CELLS = ("state_size", "output_size", "get_initial_state")
-
 
 @keras.saving.register_keras_serializable(package="pdp_keras")
-class PDPWrapper(keras.layers.Wrapper):
+class PDPWrapper(MaskedLayer):
     """Prunes the kernels of a layer with PDP while it trains.
 
     In every call with `training=True` the wrapped layer computes with `m(w) * w`,
@@ -40,8 +37,11 @@ class PDPWrapper(keras.layers.Wrapper):
     Args:
         layer: the layer to wrap, built or not.
         sparsity: target fraction of zeros in [0, 1), for all kernels of the layer,
-            or a sequence with one in [0, 1] for each pruned kernel.
-        mode: what is pruned together: `"unstructured"` or a mode object.
+            or a sequence with one in [0, 1] for each pruned kernel. By default 0.8;
+            N:M has its own.
+        mode: what is pruned together: `"unstructured"`, N:M such as `"2:4"`,
+            `"channel"`, or a mode object. A single wrapper knows nothing of the
+            layers around its own: pruned channels stay in the layer as zeros.
         temperature: positive number, the paper's tau in units of w**2; or a
             `RelativeTemperature` (the default), in units of t**2.
         allocation: `"uniform"`: each kernel gets `sparsity`; `"global"` or a
@@ -64,42 +64,30 @@ class PDPWrapper(keras.layers.Wrapper):
     ... ])
     """
 
-    # Paths show a wrapper and its layer, which have one name, as one.
-    name_is_of_layer = True
-
     def __init__(
         self,
         layer: Any,
-        sparsity: float | Sequence[float] = 0.8,
-        mode: str | modes.Mode = "unstructured",
+        sparsity: float | Sequence[float] | None = None,
+        mode: str | Mode = "unstructured",
         temperature: float | temperatures.Temperature | None = None,
         *,
         allocation: str | dict[str, Any] | allocations.GlobalMagnitude = "uniform",
         weights: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._check(layer)
+        resolved_mode = modes.get(mode)
         checked: Any
-        if isinstance(sparsity, list | tuple):
+        if isinstance(sparsity, list | tuple) and resolved_mode.is_allocated:
             # An allocation may well prune the whole of a tiny kernel.
             checked = [
                 1.0 if value == 1 else allocations.check_sparsity(value)
                 for value in sparsity
             ]
         else:
-            checked = allocations.check_sparsity(sparsity)
-        resolved_mode = modes.get(mode)
-        resolved_temperature = temperatures.get(temperature)
+            checked = resolved_mode.resolve_sparsity(sparsity)
+        resolved_temperature = resolved_mode.resolve_temperature(temperature)
         resolved_allocation = allocations.get_deferred(allocation)
-        kwargs.setdefault("name", layer.name)
-        kwargs.setdefault("dtype", layer.dtype_policy)
-        # The inner layer casts its inputs itself, by its own policy.
-        super().__init__(layer, autocast=False, **kwargs)
-        self._convert_input_args = False
-        self._allow_non_tensor_positional_args = True
-        self._call_signature = _signature_of_call(layer)
-        self.supports_masking = layer.supports_masking
-        self.supports_jit = layer.supports_jit
+        super().__init__(layer, **kwargs)
         self.sparsity = checked
         self.mode = resolved_mode
         self.temperature = resolved_temperature
@@ -107,58 +95,9 @@ class PDPWrapper(keras.layers.Wrapper):
         self.deferred_allocation = resolved_allocation
         self.weights_to_prune = None if weights is None else list(weights)
         self.pruned_weights: tuple[PrunedWeight, ...] = ()
-        self.is_scheduled = False
 
-    @staticmethod
-    def _check(layer: Any) -> None:
-        if isinstance(layer, PDPWrapper):
-            raise ValueError(
-                "A layer can be wrapped by PDPWrapper only once. "
-                f"Received: layer={layer!r}"
-            )
-        if not isinstance(layer, keras.layers.Layer):
-            raise ValueError(
-                f"layer must be a keras.layers.Layer. Received: layer={layer!r}"
-            )
-
-    def __getattr__(self, name: str) -> Any:
-        """Reads settings of the layer (`units`, `state_size`) through the wrapper.
-
-        Weights are not read through: they are not what the layer computes with.
-        """
-        # PyTorch's modules find their own parts in this way.
-        inherited = getattr(super(), "__getattr__", None)
-        if name == "layer" or name.startswith("_"):
-            if inherited is not None:
-                return inherited(name)
-            raise AttributeError(f"PDPWrapper has no attribute {name!r}")
-        value = getattr(self.layer, name)
-        if isinstance(value, keras.Variable):
-            raise AttributeError(
-                f"The masked value of {name!r} exists in a call only; "
-                f"`wrapper.layer.{name}` is the weight without its mask."
-            )
-        return value
-
-    def __dir__(self) -> list[str]:
-        """Names what `keras.layers.RNN` looks for in a cell, if the layer is one."""
-        return [*super().__dir__(), *(n for n in _OF_CELLS if hasattr(self.layer, n))]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the layer; the first call builds it by its own rules."""
-        if not self.pruned_weights:
-            if not all(layer.built for layer in self.layer._flatten_layers()):
-                # Keras knows how to build any layer from a symbolic call.
-                self.layer(*_symbolic(args), **_symbolic(kwargs))
-            self.build()
-        return super().__call__(*args, **kwargs)
-
-    def build(self, input_shape: Any = None) -> None:
-        """Builds the layer, if a shape is given, and creates the state."""
-        if input_shape is not None:
-            super().build(input_shape)
-        if self.pruned_weights:
-            return
+    def build_state(self) -> None:
+        """Creates the counters of every pruned kernel."""
         kernels = self._chosen_kernels()
         targets = self._target_zeros(kernels)
         scale = self.add_weight(
@@ -179,68 +118,14 @@ class PDPWrapper(keras.layers.Wrapper):
             )
             for kernel, target in zip(kernels, targets, strict=True)
         )
-        self.built = True
 
-    def build_from_config(self, config: dict[str, Any]) -> None:
-        """Rebuilds after loading: the layer from its own build config.
-
-        A layer without a `build` of its own is built by its first call, and so is
-        the wrapper then.
-        """
-        builds_itself = not getattr(type(self.layer).build, "_is_default", False)
-        if config.get("layer") and builds_itself and not self.layer.built:
-            self.layer.build_from_config(config["layer"])
-        if all(layer.built for layer in self.layer._flatten_layers()):
-            self.build()
-
-    def get_build_config(self) -> dict[str, Any]:
-        """The inner layer's build config."""
-        return {"layer": self.layer.get_build_config()}
-
-    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
-        """Runs the layer with masked weights: soft in training, hard otherwise."""
-        if training and not self.is_scheduled:
-            self._warn_unscheduled()
-        # Every variable is mapped, not only the masked ones: a nested scope hides
-        # the values of an outer one, and JAX would lose gradients without a word.
-        variables = self.layer.variables
-        values = {id(v): v.value for v in variables}
-        for weight in self.pruned_weights:
-            values[id(weight.kernel.variable)] = (
-                weight.soft_masked() if training else weight.hard_masked()
-            )
-        with keras.StatelessScope(
-            state_mapping=[(v, values[id(v)]) for v in variables],
-            collect_losses=True,
-        ) as scope:
-            before = {id(v): scope.get_current_value(v) for v in variables}
-            outputs = self.layer(*args, **kwargs)
-        # What the layer updated (statistics, seeds, recurrent states) is its own.
-        for variable in variables:
-            value = scope.get_current_value(variable)
-            if value is not before[id(variable)]:
-                variable.assign(value)
-        for loss in scope.losses:
-            self.add_loss(loss)
-        return outputs
-
-    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """The layer's own output spec: masks do not change shapes."""
-        kwargs.pop("training", None)
-        return _symbolic(self.layer(*_symbolic(args), **_symbolic(kwargs)))
-
-    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
-        """The layer's own output shape."""
-        return self.layer.compute_output_shape(*args, **kwargs)
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """The layer's own output mask."""
-        return self.layer.compute_mask(inputs, previous_mask)
-
-    @property
-    def state(self) -> list[Any]:
-        """The variables that the wrapper adds to those of its layer."""
-        return [*self._trainable_variables, *self._non_trainable_variables]
+    def masked_values(self, training: bool) -> list[tuple[Any, Tensor]]:
+        """Every pruned kernel with its mask, soft in training, hard otherwise."""
+        return [
+            pair
+            for weight in self.pruned_weights
+            for pair in weight.masked_values(training)
+        ]
 
     def load_own_variables(self, store: Any) -> None:
         """Loads the state; a model saved while pruned needs no new schedule."""
@@ -248,12 +133,8 @@ class PDPWrapper(keras.layers.Wrapper):
         self.is_scheduled = any(read_integer(w.zeros) for w in self.pruned_weights)
 
     def get_config(self) -> dict[str, Any]:
-        """Everything but the state, and without the layer's build config.
-
-        That one is in the wrapper's own, where it is used with more care.
-        """
+        """Everything but the state."""
         config = super().get_config()
-        config["layer"].pop("build_config", None)
         return {
             **config,
             "sparsity": self.sparsity,
@@ -272,7 +153,7 @@ class PDPWrapper(keras.layers.Wrapper):
                 f"layer={self.layer!r} ({'; '.join(reasons)})"
             )
         if self.weights_to_prune is None:
-            return kernels
+            return self._applicable(kernels)
         beyond = [i for i in self.weights_to_prune if not 0 <= i < len(kernels)]
         if beyond:
             raise ValueError(
@@ -280,6 +161,17 @@ class PDPWrapper(keras.layers.Wrapper):
                 f"Received: weights={self.weights_to_prune}"
             )
         return [kernels[i] for i in self.weights_to_prune]
+
+    def _applicable(self, kernels: Sequence[Kernel]) -> list[Kernel]:
+        reasons = [self.mode.reason_against(k.shape, k.axes) for k in kernels]
+        found = [k for k, why in zip(kernels, reasons, strict=True) if why is None]
+        if not found:
+            whys = "; ".join(sorted({why for why in reasons if why is not None}))
+            raise ValueError(
+                "The mode must fit at least one kernel of the layer. "
+                f"Received: mode={self.mode}, layer={self.layer!r} ({whys})"
+            )
+        return found
 
     def _target_zeros(self, kernels: Sequence[Kernel]) -> list[int]:
         if self.deferred_allocation is not None:
@@ -293,7 +185,7 @@ class PDPWrapper(keras.layers.Wrapper):
                 f"pruned kernels. Received: sparsity={self.sparsity}"
             )
         return [
-            allocations.count_zeros(sparsity, self.mode.units(kernel.shape))
+            self.mode.count_zeros(sparsity, kernel.shape, kernel.axes)
             for sparsity, kernel in zip(each, kernels, strict=True)
         ]
 
@@ -306,39 +198,3 @@ class PDPWrapper(keras.layers.Wrapper):
             trainable=False,
             name=name.replace(".", "_"),
         )
-
-    def _warn_unscheduled(self) -> None:
-        self.is_scheduled = True  # once is enough
-        warnings.warn(
-            "A pruned model is being trained, but nothing raises its sparsity, so it "
-            "stays dense. Pass `callbacks=[pdp_keras.PDPScheduleCallback(...)]` to "
-            "`fit`, or drive the schedule in a custom loop with "
-            "`PDPScheduleCallback.start`.",
-            stacklevel=2,
-        )
-
-
-def _signature_of_call(layer: Any) -> inspect.Signature:
-    """The layer's call signature, so that Keras binds arguments as it would for it."""
-    signature = inspect.signature(layer.call)
-    if "training" in signature.parameters:
-        return signature
-    training = inspect.Parameter(
-        "training", inspect.Parameter.KEYWORD_ONLY, default=None
-    )
-    parameters = list(signature.parameters.values())
-    variadic = [p for p in parameters if p.kind is p.VAR_KEYWORD]
-    named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
-    return signature.replace(parameters=[*named, training, *variadic])
-
-
-def _symbolic(structure: Any) -> Any:
-    """Tensors replaced by symbolic ones that belong to no graph."""
-
-    def convert(x: Any) -> Any:
-        if isinstance(x, keras.KerasTensor) or ops.is_tensor(x):
-            dtype = keras.backend.standardize_dtype(x.dtype)
-            return keras.KerasTensor(x.shape, dtype=dtype)
-        return x
-
-    return tree.map_structure(convert, structure)

@@ -118,12 +118,11 @@ def random_inputs(model, batch=16, seed=0):
 
 
 def set_zeros(model, fraction=1.0):
-    """Prunes every weight of a model to this fraction of its target, untrained."""
+    """Prunes every weight or channel group to this fraction of its target."""
     from pdp_keras import state
 
     state.fix_targets(model)
-    for weight in state.pruned_weights(model):
-        zeros = round(fraction * int(weight.target_zeros.numpy()))
-        weight.zeros.assign(zeros)
+    for part in state.pruned_parts(model):
+        part.zeros.assign(round(fraction * int(part.target_zeros.numpy())))
     for wrapper in state.find_wrappers(model):
         wrapper.is_scheduled = True

@@ -39,18 +39,87 @@ def sigmoid(x):
 def soft_mask(weights, threshold, width):
     """sigmoid((w**2 - t**2) / width**2)."""
     w, t, width = np.float64(weights), np.float64(threshold), np.float64(width)
-    if t == 0:
-        return np.ones_like(w)
-    return sigmoid((w**2 - t**2) / width**2)
+    safe = np.where(t > 0, width, 1.0)
+    return np.where(t > 0, sigmoid((w**2 - t**2) / safe**2), 1.0)
 
 
 def soft_masked_slope(weights, threshold, width):
     """d(m w)/dw = m + 2 w**2 / width**2 * m (1 - m)."""
-    w, width = np.float64(weights), np.float64(width)
-    if threshold == 0:
-        return np.ones_like(w)
-    m = soft_mask(w, threshold, width)
-    return m + 2 * w**2 / width**2 * m * (1 - m)
+    w, t, width = np.float64(weights), np.float64(threshold), np.float64(width)
+    m = soft_mask(w, t, width)
+    safe = np.where(t > 0, width, 1.0)
+    return np.where(t > 0, m + 2 * w**2 / safe**2 * m * (1 - m), 1.0)
+
+
+def input_groups(shape, input_axes, m):
+    """The groups of N:M: lists of indices of up to m consecutive inputs of one output.
+
+    Several input axes count as one, the last of them running fastest.
+    """
+    inputs = list(np.ndindex(*(shape[axis] for axis in sorted(input_axes))))
+    others = [axis for axis in range(len(shape)) if axis not in input_axes]
+    groups = []
+    for other in np.ndindex(*(shape[axis] for axis in others)):
+        for start in range(0, len(inputs), m):
+            group = []
+            for place in inputs[start : start + m]:
+                index = dict(zip(others, other, strict=True))
+                index |= dict(zip(sorted(input_axes), place, strict=True))
+                group.append(tuple(index[axis] for axis in range(len(shape))))
+            groups.append(group)
+    return groups
+
+
+def group_losers(magnitudes, input_axes, n, m):
+    """True for all but the n largest of each group; of equal ones the first go."""
+    losers = np.zeros(np.shape(magnitudes), dtype=bool)
+    for group in input_groups(losers.shape, input_axes, m):
+        rising = sorted(group, key=lambda index: (magnitudes[index], index))
+        for index in rising[: max(0, len(group) - n)]:
+            losers[index] = True
+    return losers
+
+
+def pruned_losers(magnitudes, input_axes, n, m, zeros):
+    """True for the `zeros` smallest losers, in no order but size and group."""
+    losers = group_losers(magnitudes, input_axes, n, m)
+    ranking = sorted(
+        (magnitudes[index], position, index)
+        for position, index in enumerate(
+            index
+            for index in _in_order_of_places(losers.shape, input_axes)
+            if losers[index]
+        )
+    )
+    pruned = np.zeros(losers.shape, dtype=bool)
+    for _, _, index in ranking[:zeros]:
+        pruned[index] = True
+    return pruned
+
+
+def _in_order_of_places(shape, input_axes):
+    """All indices, input axes that lie apart brought together at the first one."""
+    first = min(input_axes)
+    others = [axis for axis in range(len(shape)) if axis not in input_axes]
+    order = [axis for axis in others if axis < first]
+    order += sorted(input_axes)
+    order += [axis for axis in others if axis > first]
+    for place in np.ndindex(*(shape[axis] for axis in order)):
+        index = dict(zip(order, place, strict=True))
+        yield tuple(index[axis] for axis in range(len(shape)))
+
+
+def group_thresholds(magnitudes, input_axes, n, m, zeros):
+    """Each weight's threshold: its group's midpoint, times the fraction pruned."""
+    found = np.zeros(np.shape(magnitudes))
+    most = group_losers(magnitudes, input_axes, n, m).sum()
+    for group in input_groups(found.shape, input_axes, m):
+        if len(group) <= n:
+            continue
+        falling = sorted((np.float64(magnitudes[i]) for i in group), reverse=True)
+        for index in group:
+            found[index] = (falling[n - 1] + falling[n]) / 2 * min(1, zeros / most)
+    return found
 
 
 def global_counts(tensors, sparsity, max_sparsity):

@@ -7,11 +7,20 @@ import pytest
 # one row do not know one another and no cycle can arise.
 LAYERS = (
     ("version", "thresholds", "schedules", "allocation", "layer_table"),
-    ("functional", "temperatures", "kernels"),
-    ("modes",),
-    ("pruned_weight",),
-    ("wrapper",),
-    ("structure", "state"),
+    ("masked_layer", "masked_normalization", "channel_labels"),
+    ("functional", "temperatures", "kernels", "macs"),
+    ("mode",),
+    ("unstructured", "n_of_m", "channel"),
+    ("modes", "pruned_weight", "structure"),
+    ("channel_rules_base",),
+    ("channel_rules_shapes", "channel_rules_kernels", "channel_rules_recurrent"),
+    ("channel_rules_layers", "channel_rules_operations", "channel_rules_attention"),
+    ("channel_rules_normalization", "channel_rules_hub"),
+    ("channel_rules",),
+    ("channel_graph",),
+    ("surgery", "channel_group"),
+    ("wrapper", "channel_wrapper"),
+    ("state", "channel_plan"),
     ("subclassed",),
     ("prune", "strip", "callbacks", "report"),
     ("plot",),
@@ -24,7 +33,8 @@ LAYERS = (
 # Who must not even come to know whom through others: deployment, for one, never
 # sees a wrapper.
 NEVER = {
-    "export": ("wrapper", "prune", "callbacks"),
+    "export": ("wrapper", "channel_wrapper", "prune", "callbacks"),
+    "surgery": ("wrapper", "channel_wrapper", "prune"),
     "prune": ("schedules", "callbacks"),
 }
 FILES = sorted(build_file.python_files())

@@ -158,7 +158,7 @@ def test_the_temperature_falls_from_the_middle_of_the_ramp():
     )
     # So the mask is all but hard at the end.
     weight = state.pruned_weights(model)[0]
-    soft, hard = np.asarray(weight.soft_masked()), np.asarray(weight.hard_masked())
+    soft, hard = (np.asarray(weight.masked_values(t)[0][1]) for t in (True, False))
     assert np.mean(np.abs(soft - hard) > 0.01) < 0.05
 
 
@@ -485,3 +485,48 @@ def test_a_run_that_ends_with_its_ramp_keeps_its_accuracy():
     falling = accuracy_on_validation(0.01)
     assert falling > 0.85
     assert falling > accuracy_on_validation(1.0) + 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epochs", "expected"),
+    [
+        # 20 channels, 10 of them to be pruned.
+        ({"warmup_epochs": 1, "ramp_epochs": 2}, 4, [0, 0.25, 0.5, 0.5]),
+        # 2 of 8 steps are a fourth of the ramp: round(2.5) channels, to the even one.
+        ({"ramp_epochs": 2, "update": "step"}, 3, [0.25, 0.5, 0.5]),
+    ],
+    ids=["epoch", "step"],
+)
+def test_channels_are_counted_in_the_logs(arguments, epochs, expected):
+    model = compiled(0.5, mode="channel")
+    group = state.channel_groups(model)[0]
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(int(group.zeros.numpy()))
+    )
+    history = fit(model, epochs, PDPScheduleCallback(**arguments), watch).history
+    np.testing.assert_allclose(history["sparsity"], expected)
+    assert seen == sorted(seen) and seen[-1] == 10
+    if arguments.get("update") == "step":
+        assert seen[:8] == [1, 2, 4, 5, 6, 8, 9, 10]
+    assert float(group.temperature_scale.numpy()) < 1
+
+
+def test_training_channels_without_the_callback_warns_once():
+    model = compiled(0.5, mode="channel")
+    with pytest.warns(UserWarning, match=r"stays dense.*PDPScheduleCallback") as caught:
+        fit(model, 1)
+    assert len(caught) == 1
+
+
+def test_an_allocation_of_the_callback_for_channels():
+    keras.utils.set_random_seed(3)
+    model = prune_model(models.cnn(), 0.5, "channel")
+    schedule = PDPScheduleCallback(
+        ramp_epochs=1, allocation={"stem": 0.25, "nested/hidden": 0.75}
+    )
+    schedule.start(model, epochs=2)
+    schedule.start_epoch(0)
+    counts = {g.label: int(g.zeros.numpy()) for g in state.channel_groups(model)}
+    assert counts == {"stem": 2, "nested/hidden": 9}
+    assert schedule.sparsity == 11 / 20

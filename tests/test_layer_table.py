@@ -239,8 +239,8 @@ def test_what_is_skipped_in_a_prunable_class_are_biases(name):
 KERNELS = {
     "Dense": {"kernel": ((3, 7), (0,), (1,))},
     "EinsumDense": {"kernel": ((6, 4, 7), (0,), (1, 2))},
-    "Embedding": {"embeddings": ((11, 7), (0,), (1,))},
-    "ReversibleEmbedding": {"embeddings": ((11, 7), (0,), (1,))},
+    "Embedding": {"embeddings": ((11, 7), (), (1,))},
+    "ReversibleEmbedding": {"embeddings": ((11, 7), (), (1,))},
     "Conv1D": {"kernel": ((2, 6, 7), (1,), (2,))},
     "Conv2D": {"kernel": ((2, 5, 3, 7), (2,), (3,))},
     "Conv3D": {"kernel": ((2, 4, 5, 3, 7), (3,), (4,))},

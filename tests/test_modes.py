@@ -1,18 +1,11 @@
-"""Modes: unstructured pruning as the wrapper calls it, and their configs."""
+"""The table of modes: how they are named, and their configs."""
 
 import json
 import re
 
-import numpy as np
 import pytest
-import reference
-import tensorflow as tf
 
-from pdp_keras import modes
-from pdp_keras.modes import Unstructured
-from pdp_keras.temperatures import AbsoluteTemperature, RelativeTemperature
-
-WEIGHTS = np.float32([[0.3, -0.1], [0.2, -0.5]])
+from pdp_keras import NM, Channel, Unstructured, modes
 
 
 @pytest.fixture(autouse=True)
@@ -20,132 +13,67 @@ def seeded_session():
     """In place of the common one: without layers there is no session to clear."""
 
 
-@pytest.mark.parametrize(
-    ("shape", "units"),
-    (((3, 4), 12), ((3, 3, 2, 5), 90), ((7,), 7), ((), 1), ((0, 3), 0)),
-    ids=str,
-)
-def test_units_are_weights(shape, units):
-    assert Unstructured().units(shape) == units
-
-
-@pytest.mark.parametrize(
-    ("zeros", "threshold"), ((0, 0), (1, 0.15), (2, 0.25), (3, 0.4), (4, 0.5)), ids=str
-)
-def test_threshold_ignores_signs(zeros, threshold):
-    found = Unstructured().threshold(tf.constant(WEIGHTS), zeros)
-    assert found.shape == ()
-    np.testing.assert_allclose(found, threshold, rtol=1e-6)
-
-
-# id: weights, zeros, what is left
-HARD = {
-    "nothing": (WEIGHTS, 0, WEIGHTS),
-    "half": (WEIGHTS, 2, [[0.3, 0], [0, -0.5]]),
-    "everything": (WEIGHTS, 4, [[0, 0], [0, 0]]),
-    "ties-of-both-signs-by-position": ([-1, 1, -1, 1], 3, [0, 0, 0, 1]),
-    "constant": ([0.5] * 4, 1, [0, 0.5, 0.5, 0.5]),
-    "negative-zero-is-a-zero": ([-0.0, 0.0, 1], 1, [0, 0, 1]),
-    # x86 makes negative NaNs; a NaN goes last, so that it is noticed.
-    "nan-is-kept": ([-np.nan, 1, -2], 2, [np.nan, 0, 0]),
+# id: what a user writes, the mode, its config
+MODES = {
+    "unstructured": ("unstructured", Unstructured(), {"name": "unstructured"}),
+    "2:4": ("2:4", NM(2, 4), {"name": "nm", "n": 2, "m": 4}),
+    "12:16": ("12:16", NM(12, 16), {"name": "nm", "n": 12, "m": 16}),
+    "channel": (
+        "channel",
+        Channel(),
+        {"name": "channel", "norm": "l2", "round_to": 1, "min_channels": 1},
+    ),
+    "channel-object": (
+        Channel("l1", round_to=8, min_channels=4),
+        Channel("l1", 8, 4),
+        {"name": "channel", "norm": "l1", "round_to": 8, "min_channels": 4},
+    ),
 }
 
 
-@pytest.mark.parametrize(
-    "jit_compile", (None, False, True), ids=("eager", "graph", "xla")
-)
-@pytest.mark.parametrize(("weights", "zeros", "left"), HARD.values(), ids=HARD)
-def test_hard_masked(weights, zeros, left, jit_compile):
-    compute = Unstructured().hard_masked
-    if jit_compile is not None:
-        compute = tf.function(compute, jit_compile=jit_compile)
-    found = compute(tf.constant(weights, tf.float32), tf.constant(zeros))
-    np.testing.assert_array_equal(found, np.float32(left))
+@pytest.mark.parametrize(("written", "mode", "config"), MODES.values(), ids=MODES)
+def test_get_and_serialize(written, mode, config):
+    assert modes.get(written) == mode
+    assert type(modes.get(written)) is type(mode)
+    assert modes.get(mode) is mode
+    assert modes.serialize(mode) == config
+    assert modes.get(config) == mode
 
 
-@pytest.mark.parametrize("dtype", ("float16", "bfloat16", "float32"))
-def test_hard_masked_keeps_the_dtype_and_the_kept_values(dtype):
-    weights = tf.cast(WEIGHTS, dtype)
-    found = Unstructured().hard_masked(weights, 2)
-    assert found.dtype == dtype
-    kept = ~reference.smallest(np.abs(WEIGHTS), 2)
-    np.testing.assert_array_equal(
-        tf.cast(found, tf.float32), tf.cast(weights, tf.float32) * kept
-    )
+@pytest.mark.parametrize(("_", "mode", "config"), MODES.values(), ids=MODES)
+def test_serialize_is_undone_by_deserialize(_, mode, config):
+    given = json.loads(json.dumps(modes.serialize(mode)))
+    assert modes.deserialize(given) == mode
+    assert given == config  # and left as it was
 
 
-@pytest.mark.parametrize(
-    "temperature",
-    (AbsoluteTemperature(1e-2), RelativeTemperature(0.5)),
-    ids=("absolute", "relative"),
-)
-@pytest.mark.parametrize("zeros", (1, 2, 3, 4))
-def test_soft_masked_with_its_gradient(temperature, zeros):
-    weights = tf.constant(WEIGHTS)
-    with tf.GradientTape() as tape:
-        tape.watch(weights)
-        masked = Unstructured().soft_masked(weights, zeros, temperature.width)
-    threshold = reference.threshold(np.abs(WEIGHTS), zeros)
-    if isinstance(temperature, AbsoluteTemperature):
-        width = temperature.value**0.5
-    else:
-        width = threshold * temperature.factor**0.5
-    np.testing.assert_allclose(
-        masked, WEIGHTS * reference.soft_mask(WEIGHTS, threshold, width), rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        tape.gradient(masked, weights),
-        reference.soft_masked_slope(WEIGHTS, threshold, width),
-        rtol=1e-5,
-    )
+def test_missing_arguments_of_a_config_are_the_defaults():
+    assert modes.deserialize({"name": "channel", "round_to": 4}) == Channel(round_to=4)
 
 
-@pytest.mark.parametrize(
-    "temperature",
-    (AbsoluteTemperature(1e-2), RelativeTemperature(0.5)),
-    ids=("absolute", "relative"),
-)
-def test_with_no_zeros_the_weights_are_themselves(temperature):
-    weights = tf.constant(WEIGHTS)
-    with tf.GradientTape() as tape:
-        tape.watch(weights)
-        masked = Unstructured().soft_masked(weights, 0, temperature.width)
-    np.testing.assert_array_equal(masked, WEIGHTS)
-    np.testing.assert_array_equal(tape.gradient(masked, weights), np.ones((2, 2)))
+def test_modes_are_equal_and_hashable_by_their_arguments():
+    assert NM(2, 4) == NM(2, 4) != NM(1, 4)
+    assert len({NM(2, 4), NM(2, 4), NM(1, 4), Channel(), Channel("l1")}) == 4
 
 
-def test_all_weights_zero_stay_finite():
-    """t is 0, and a temperature relative to it as well."""
-    weights = tf.zeros((2, 2))
-    with tf.GradientTape() as tape:
-        tape.watch(weights)
-        masked = Unstructured().soft_masked(weights, 3, RelativeTemperature(0.5).width)
-    np.testing.assert_array_equal(masked, np.zeros((2, 2)))
-    np.testing.assert_array_equal(tape.gradient(masked, weights), np.ones((2, 2)))
+DEFAULTS = {"unstructured": 0.8, "2:4": 0.5, "1:4": 0.75, "1:3": 2 / 3, "channel": 0.5}
 
 
-@pytest.mark.parametrize(
-    "written",
-    ("unstructured", Unstructured(), {"name": "unstructured"}),
-    ids=("name", "object", "dict"),
-)
-def test_get(written):
-    assert modes.get(written) == Unstructured()
-
-
-def test_serialize_is_undone_by_deserialize():
-    config = modes.serialize(Unstructured())
-    assert config == {"name": "unstructured"}
-    assert modes.deserialize(json.loads(json.dumps(config))) == Unstructured()
-    assert config == {"name": "unstructured"}
+@pytest.mark.parametrize(("mode", "sparsity"), DEFAULTS.items())
+def test_default_sparsity(mode, sparsity):
+    assert modes.get(mode).resolve_sparsity(None) == pytest.approx(sparsity)
 
 
 # id: mode, error, end of the message
 ERRORS = {
     "name": ("2:4:8", ValueError, "mode='2:4:8'"),
+    "signs": ("-2:4", ValueError, "mode='-2:4'"),
+    "blanks": ("2 : 4", ValueError, "mode='2 : 4'"),
+    "nm": ("nm", ValueError, "mode='nm'"),
     "empty": ("", ValueError, "mode=''"),
     "none": (None, TypeError, "mode=None"),
     "number": (4, TypeError, "mode=4"),
+    "class": (NM, TypeError, f"mode={NM!r}"),
     "dict": ({"name": "blocks"}, ValueError, "name='blocks'"),
     "empty-dict": ({}, ValueError, "name=None"),
 }
@@ -153,6 +81,14 @@ ERRORS = {
 
 @pytest.mark.parametrize(("mode", "error", "received"), ERRORS.values(), ids=ERRORS)
 def test_errors_state_the_rule_and_what_was_received(mode, error, received):
-    rule = r"must be one of \['unstructured'.*Received: "
+    rule = r"must be one of .*'unstructured'.*Received: "
     with pytest.raises(error, match=rf"{rule}{re.escape(received)}$"):
+        modes.get(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "received"), (("4:2", "n=4, m=2"), ("0:4", "n=0, m=4"), ("3:3", "n=3"))
+)
+def test_a_name_must_be_n_of_more_than_n(mode, received):
+    with pytest.raises(ValueError, match=rf"1 <= n < m\. Received: {received}"):
         modes.get(mode)

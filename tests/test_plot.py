@@ -197,7 +197,7 @@ def test_weights_shows_threshold_and_soft_mask(pruned):
     weight = next(w for w in pruned_weights(pruned) if w.layer == "dense")
     figure = drawn(plot.plot_weights(pruned, "dense"))
     left, right = figure.axes
-    threshold = weight.numpy_threshold()
+    threshold = float(weight.numpy_threshold())
     assert sorted(found.get_xdata()[0] for found in left.lines) == pytest.approx(
         [-threshold, threshold]
     )

@@ -443,9 +443,9 @@ def built_hiding():
             r"\[0, 1\).*Received: sparsity=90",
         ),
         (
-            lambda: prune_model(models.mlp(), mode="3:4"),
+            lambda: prune_model(models.mlp(), mode="blocks"),
             ValueError,
-            "Received: mode='3:4'",
+            "Received: mode='blocks'",
         ),
         (
             lambda: prune_model(models.mlp(), allocation="magic"),

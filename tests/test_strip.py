@@ -3,14 +3,17 @@
 import subprocess
 import sys
 
+import channel_models
 import keras
 import models
 import numpy as np
 import pytest
+from channel_models import ARCHITECTURES
 from keras import layers
 from test_prune import MODELS, Unconfigurable, flat, inputs_for
 
-from pdp_keras import PDPWrapper, prune_model, state, strip_pruning
+from pdp_keras import Channel, PDPWrapper, prune_model, state, strip_pruning
+from pdp_keras.kernels import find_kernels
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -167,4 +170,216 @@ def test_errors():
     models.set_zeros(pruned)
     state.pruned_weights(pruned)[0].variable.assign(np.full((6, 20), np.nan))
     with pytest.raises(ValueError, match=r"finite.*Received: NaN.*'first/kernel'"):
+        strip_pruning(pruned)
+
+
+# Whole channels: they are removed, and the sums come in another order.
+
+
+def pruned_by_channels(model, sparsity=0.5, mode="channel", **arguments):
+    """Random in every weight, or dead channels would hide mistakes; and pruned."""
+    channel_models.randomize(model)
+    pruned = prune_model(model, sparsity, mode, **arguments)
+    models.set_zeros(pruned)
+    return pruned
+
+
+def channel_inputs(model, batch=4):
+    inputs = channel_models.inputs_for(model, batch)
+    return inputs if len(inputs) > 1 else inputs[0]
+
+
+def assert_close(actual, wanted):
+    for x, y in zip(flat(actual), flat(wanted), strict=True):
+        assert x.shape == y.shape and np.isfinite(y).all()
+        assert np.abs(x - y).max() <= 1e-4 * np.abs(y).max()
+
+
+CHOSEN = {
+    "sequential",
+    "residual",
+    "inverted_residual",
+    "inception",
+    "layer_normalizations",
+    "nested_twice",
+    "nested_outputs",
+    "shared_dense",
+    "mha",
+    "recurrent_states",
+    "channel_layers",
+    "unknown_length",
+    "unknown_layer",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in CHOSEN else pytest.param(name, marks=pytest.mark.slow)
+        for name in ARCHITECTURES
+        if name != "mixing_layers"  # none of its channels can be removed
+    ],
+)
+def test_a_model_without_its_dead_channels_predicts_the_same(name):
+    model = ARCHITECTURES[name]()
+    pruned = pruned_by_channels(model)
+    inputs = channel_inputs(model)
+    weights = [np.array(v) for v in model.variables]
+    state_before = [np.array(v) for v in pruned.variables]
+    dense, expected = flat(model(inputs)), flat(pruned(inputs))
+    stripped = strip_pruning(pruned)
+
+    assert type(stripped) is type(model) and stripped.name == model.name
+    assert [x.name for x in stripped.layers] == [x.name for x in model.layers]
+    modules = {type(x).__module__.split(".")[0] for x in plain_layers(stripped)}
+    assert "pdp_keras" not in modules
+    assert stripped.count_params() < model.count_params()
+    assert_close(stripped(inputs), expected)
+    assert any(
+        np.abs(unpruned - wanted).max() > 1e-3 * np.abs(wanted).max()
+        for unpruned, wanted in zip(dense, expected, strict=True)
+    )
+    # Neither the model nor its pruned copy has changed.
+    for before, variable in zip(weights, model.variables, strict=True):
+        np.testing.assert_array_equal(before, np.array(variable))
+    for before, variable in zip(state_before, pruned.variables, strict=True):
+        np.testing.assert_array_equal(before, np.array(variable))
+    assert state.channel_groups(pruned)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [models.mlp, models.cnn, ARCHITECTURES["inverted_residual"]],
+    ids=["mlp", "cnn", "gates"],
+)
+def test_predict_of_a_smaller_model(make):
+    model = make()
+    pruned = pruned_by_channels(model, allocation="uniform")
+    inputs = channel_inputs(model, 40)
+    stripped = strip_pruning(pruned)
+    assert_close(stripped.predict(inputs, verbose=0), pruned.predict(inputs, verbose=0))
+    halves = {
+        (g.label, int(g.zeros.numpy()), g.units) for g in state.channel_groups(pruned)
+    }
+    assert all(2 * zeros == units for _, zeros, units in halves)
+
+
+def test_the_shapes_of_a_smaller_model():
+    pruned = pruned_by_channels(models.cnn(), allocation="uniform")
+    shapes = {k.full_name: k.shape for k in find_kernels(strip_pruning(pruned))[0]}
+    assert shapes == {
+        "stem/kernel": (3, 3, 3, 4),
+        "separable/depthwise_kernel": (3, 3, 4, 1),
+        "separable/pointwise_kernel": (1, 1, 4, 4),
+        "nested/hidden/kernel": (8 * 8 * 4, 6),
+        "logits/kernel": (6, 10),
+    }
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus", "elu", "gelu"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_constants_of_dead_channels_leave_nothing_at_padded_borders(
+    activation, padding
+):
+    """A dead channel is sigmoid(beta) inside a picture and 0 around it."""
+    inputs = keras.Input((5, 5, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="a")(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation(activation)(x)
+    x = layers.ZeroPadding2D(1)(x)
+    x = layers.Conv2D(4, 3, padding=padding, name="b", activation=activation)(x)
+    x = layers.DepthwiseConv2D(3, padding=padding)(x)
+    model = keras.Model(inputs, layers.Conv2D(2, 3, padding=padding, name="o")(x))
+    pruned = pruned_by_channels(model, 0.5, allocation="uniform")
+    sample = channel_inputs(model)
+    assert_close(strip_pruning(pruned)(sample), pruned(sample))
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9, 0.99])
+def test_at_least_one_channel_is_left(sparsity):
+    model = models.mlp(6, 20, 3)
+    pruned = pruned_by_channels(model, sparsity)
+    stripped = strip_pruning(pruned)
+    left = max(1, 20 - round(sparsity * 20))
+    assert stripped.get_layer("first").units == left
+    inputs = channel_inputs(model)
+    assert_close(stripped(inputs), pruned(inputs))
+
+
+def test_channels_are_rounded():
+    pruned = pruned_by_channels(models.mlp(6, 20, 3), 0.5, Channel(round_to=8))
+    assert strip_pruning(pruned).get_layer("first").units == 8
+
+
+def test_a_smaller_model_loads_where_the_package_is_not_installed(tmp_path):
+    pruned = pruned_by_channels(ARCHITECTURES["vision_transformer"]())
+    pruned.save(tmp_path / "pruned.keras")  # and from a pruned model that was loaded
+    stripped = strip_pruning(keras.models.load_model(tmp_path / "pruned.keras"))
+    inputs = channel_inputs(stripped)
+    stripped.save(tmp_path / "model.keras")
+    np.save(tmp_path / "inputs.npy", inputs)
+    np.save(tmp_path / "outputs.npy", stripped(inputs))
+    assert_close(stripped(inputs), pruned(inputs))
+    script = f"""
+import sys
+sys.modules["pdp_keras"] = None  # an import of it would fail
+import keras, numpy as np
+model = keras.models.load_model({str(tmp_path / "model.keras")!r})
+outputs = np.asarray(model(np.load({str(tmp_path / "inputs.npy")!r})))
+np.testing.assert_array_equal(outputs, np.load({str(tmp_path / "outputs.npy")!r}))
+print("same outputs")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "same outputs" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", ["residual", "mha"])
+def test_a_smaller_model_is_fine_tuned_and_pruned_again(name):
+    stripped = strip_pruning(pruned_by_channels(ARCHITECTURES[name]()))
+    stripped.compile(keras.optimizers.Adam(1e-2), "mse")
+    inputs = channel_inputs(stripped, 16)
+    targets = np.random.default_rng(0).normal(size=(16, 3))
+    losses = stripped.fit(inputs, targets, epochs=10, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+    smaller = strip_pruning(pruned_by_channels(stripped, 0.3))
+    assert smaller.count_params() < stripped.count_params()
+
+
+def test_a_subclassed_model_keeps_its_dead_channels_as_zeros():
+    model = models.Encoder()
+    inputs = channel_models.inputs_for(ARCHITECTURES["mha"](), 3)[0][:, :4]
+    model(inputs)
+    pruned = pruned_by_channels(model, 0.5, allocation="uniform")
+    expected = np.asarray(pruned(inputs))
+    stripped = strip_pruning(pruned)
+    assert type(stripped) is models.Encoder
+    np.testing.assert_array_equal(stripped(inputs), expected)
+    assert [v.shape for v in stripped.variables] == [v.shape for v in model.variables]
+    project = stripped.stem.get_layer("project")
+    dead = ~np.any(project.kernel.numpy(), axis=0)
+    assert dead.sum() == 4 and not np.any(project.bias.numpy()[dead])
+    assert np.all(stripped.heads["main"].kernel.numpy())
+
+
+def test_stripping_channels_below_the_target_warns():
+    model = channel_models.randomize(models.cnn())
+    pruned = prune_model(model, 0.5, "channel")
+    with pytest.warns(
+        UserWarning, match=r"2 of 2 channel groups.*channel groups: 0\.00%"
+    ):
+        stripped = strip_pruning(pruned)
+    assert [v.shape for v in stripped.variables] == [v.shape for v in model.variables]
+    inputs = channel_inputs(model)
+    np.testing.assert_array_equal(stripped(inputs), model(inputs))
+
+
+def test_errors_of_channels():
+    pruned = pruned_by_channels(models.mlp())
+    kernel = state.channel_groups(pruned)[0].makers[0].variable
+    kernel.assign(np.full(kernel.shape, np.inf))
+    with pytest.raises(
+        ValueError, match=r"finite.*Received: NaN or inf.*'first/kernel'"
+    ):
         strip_pruning(pruned)

@@ -1,0 +1,263 @@
+"""`ChannelGroup`: channels that live and die together, with the state of their mask.
+
+Several layers make and read the channels of a group. The group scores them all, from
+the kernels that make them, and its mask is applied where they are read: what lies
+between (bias, normalization, activation, padding) can leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.backend.common import global_state
+
+from pdp_keras import allocation as allocations
+from pdp_keras import modes, temperatures
+from pdp_keras.channel import Channel, safe_sqrt
+from pdp_keras.pruned_weight import UNSET, read, read_integer
+
+Tensor = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Maker:
+    """A kernel whose outputs, or some of them, are channels of a group.
+
+    Attributes:
+        path: path of the layer, and the kernel's name.
+        variable: the kernel.
+        axis: the axis that runs over channels.
+        unit_of: for every place along it the unit of the group, -1 for none.
+    """
+
+    path: str
+    variable: Any
+    axis: int
+    unit_of: np.ndarray
+
+
+@keras.saving.register_keras_serializable(package="pdp_keras")
+class ChannelGroup(keras.layers.Layer):
+    """Units of channels that are pruned by one threshold.
+
+    It is no layer of its own in a model: the `ChannelWrapper`s of the layers that
+    make and read its channels share it.
+
+    Args:
+        label: how reports name it: the path of the first layer that makes it.
+        units: how many things can be pruned; a unit is a channel, or several that
+            must go together (an attention head).
+        makers: how many kernels make its channels.
+        channels_each: how many channels the first maker has for a unit.
+        sparsity: the fraction of units that the user asked for, over all groups.
+        target_zeros: how many units are pruned in the end; -1 where an allocation
+            decides at the end of warm-up.
+        mode: a `Channel`.
+        temperature: as for `PDPWrapper`, in units of the squared score.
+        allocation: the deferred allocation, or `"uniform"`.
+        layer_paths: paths of all layers that make or read the channels.
+        removable: whether stripping removes them; otherwise they stay as zeros.
+    """
+
+    # Walks that look for kernels and weights of the user's pass through it.
+    name_is_of_layer = True
+
+    def __init__(
+        self,
+        label: str,
+        units: int,
+        makers: int,
+        channels_each: int = 1,
+        sparsity: float = 0.5,
+        target_zeros: int = UNSET,
+        mode: str | dict[str, Any] | Channel = "channel",
+        temperature: Any = None,
+        allocation: Any = "uniform",
+        layer_paths: list[str] | None = None,
+        removable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("name", re.sub(r"[^\w.-]", ".", label))
+        super().__init__(**kwargs)
+        resolved = modes.get(mode)
+        assert isinstance(resolved, Channel)
+        self.label = label
+        self.units = units
+        self.expected_makers = makers
+        self.channels_each = channels_each
+        self.sparsity = sparsity
+        self.initial_target = target_zeros
+        self.mode = resolved
+        self.temperature = resolved.resolve_temperature(temperature)
+        self.deferred_allocation = allocations.get_deferred(allocation)
+        self.layer_paths = list(layer_paths or ())
+        self.removable = removable
+        self.is_scheduled = False
+        self._makers: list[Maker] = []
+        self._masks: Any = weakref.WeakKeyDictionary()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the counters."""
+        del input_shape
+        counter = {"shape": (), "dtype": "int", "trainable": False}
+        initial = keras.initializers.Constant(self.initial_target)
+        self.zeros = self.add_weight(name="zeros", initializer="zeros", **counter)
+        self.target_zeros = self.add_weight(
+            name="target_zeros", initializer=initial, **counter
+        )
+        self.temperature_scale = self.add_weight(
+            shape=(),
+            dtype="float32",
+            initializer="ones",
+            trainable=False,
+            name="temperature_scale",
+        )
+        self.built = True
+
+    def add_maker(self, maker: Maker) -> None:
+        """Counts a kernel in; called by the wrapper of its layer."""
+        self._makers = [m for m in self._makers if m.path != maker.path] + [maker]
+        # In the order of names, so that sums come out the same after loading.
+        self._makers.sort(key=lambda m: m.path)
+
+    @property
+    def makers(self) -> list[Maker]:
+        """The kernels that make the channels.
+
+        Raises:
+            ValueError: if some are missing.
+        """
+        if len(self._makers) != self.expected_makers:
+            raise ValueError(
+                "All layers that make the channels of a group must be in one model. A "
+                "model pruned by channels can be saved and loaded, but not cloned. "
+                f"Received: group {self.label!r} with {len(self._makers)} of "
+                f"{self.expected_makers} kernels"
+            )
+        return self._makers
+
+    @property
+    def target_sparsity(self) -> float | None:
+        """Fraction of units to prune; None until an allocation decides."""
+        zeros = read_integer(self.target_zeros)
+        return None if zeros == UNSET else zeros / self.units
+
+    @property
+    def is_allocated(self) -> bool:
+        """Channels can be shared out among groups."""
+        return True
+
+    def limit_zeros(self, zeros: int) -> int:
+        """The number of units to prune, rounded as the mode asks for."""
+        return self.mode.limit_zeros(zeros, self.units, self.channels_each)
+
+    def describe(self) -> allocations.WeightInfo:
+        """What an allocation may know: the scores in place of weights."""
+        values = read(self.scores())
+        return allocations.WeightInfo(
+            name=self.label, layer=self.label, values=values, fan_out=self.units
+        )
+
+    def values(self) -> list[tuple[str, np.ndarray]]:
+        """The kernels that are scored, by name."""
+        return [(m.path, read(m.variable).astype("float32")) for m in self.makers]
+
+    def scores(self) -> Tensor:
+        """The score of each unit, `(units,)`, float32, about 1 on average.
+
+        The norm of the unit's weights in each kernel, over its mean in the kernel;
+        over several kernels their quadratic mean (the mean for l1).
+        """
+        parts = [self._relative_norm(maker) for maker in self.makers]
+        mean = sum(parts[1:], parts[0]) / len(parts)
+        return mean if self.mode.norm == "l1" else safe_sqrt(mean)
+
+    def _relative_norm(self, maker: Maker) -> Tensor:
+        weights = ops.cast(maker.variable.value, "float32")
+        others = [axis for axis in range(len(weights.shape)) if axis != maker.axis]
+        measure = ops.abs if self.mode.norm == "l1" else ops.square
+        norms = ops.sum(measure(weights), axis=others)
+        if not np.array_equal(maker.unit_of, np.arange(self.units)):
+            (places,) = np.nonzero(maker.unit_of >= 0)
+            norms = ops.segment_sum(
+                ops.take(norms, places),
+                maker.unit_of[places].astype("int32"),
+                num_segments=self.units,
+            )
+        # The scale is a constant: only the differences between units count.
+        scale = ops.stop_gradient(ops.mean(norms))
+        return norms / ops.where(scale > 0, scale, ops.ones_like(scale))
+
+    def width(self, threshold: Tensor) -> Tensor:
+        """The square root of the current temperature, in units of the score."""
+        scale = ops.cast(self.temperature_scale.value, "float32")
+        return self.temperature.width(threshold) * ops.sqrt(scale)
+
+    def mask(self, training: bool) -> Tensor:
+        """The mask of the units, `(units,)`, float32; computed once in a call."""
+        call, trace = _current_call(), _current_trace()
+        if call is None or trace is None:
+            return self._compute_mask(training)
+        # Many layers may read the channels: in a DenseNet half of all.
+        masks = self._masks.setdefault(call, {})
+        if (trace, training) not in masks:
+            masks[trace, training] = self._compute_mask(training)
+        return masks[trace, training]
+
+    def _compute_mask(self, training: bool) -> Tensor:
+        scores, zeros = self.scores(), self.zeros.value
+        if training:
+            return self.mode.soft_mask(scores, zeros, self.width)
+        return self.mode.hard_mask(scores, zeros)
+
+    def kept(self) -> np.ndarray:
+        """True for the units that inference computes with, bool `(units,)`."""
+        return read(self.mode.hard_mask(self.scores(), self.zeros.value)) > 0
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the counters; a model saved while pruned needs no new schedule."""
+        super().load_own_variables(store)
+        self.is_scheduled = read_integer(self.zeros) > 0
+
+    def get_config(self) -> dict[str, Any]:
+        """All arguments."""
+        return {
+            **super().get_config(),
+            "label": self.label,
+            "units": self.units,
+            "makers": self.expected_makers,
+            "channels_each": self.channels_each,
+            "sparsity": self.sparsity,
+            "target_zeros": self.initial_target,
+            "mode": modes.serialize(self.mode),
+            "temperature": temperatures.serialize(self.temperature),
+            "allocation": allocations.serialize_deferred(self.deferred_allocation),
+            "layer_paths": self.layer_paths,
+            "removable": self.removable,
+        }
+
+
+def _current_call() -> Any:
+    # One object for the outermost call of a model and all calls inside of it; Keras
+    # has no public name for it.
+    return global_state.get_global_attribute("current_call_ctx")
+
+
+def _current_trace() -> Any:
+    """What tensors of this moment belong to; None where they must not be kept."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        return "torch"
+    if backend != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        return "eager"
+    return tf.compat.v1.get_default_graph()

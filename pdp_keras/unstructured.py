@@ -1,0 +1,53 @@
+"""`Unstructured`: every weight for itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from keras import ops
+
+from pdp_keras import functional, thresholds
+from pdp_keras.layer_table import KernelAxes
+from pdp_keras.mode import Mode, Width
+
+Tensor = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Unstructured(Mode):
+    """Every weight stands for itself; its score is |w|.
+
+    Example:
+
+    >>> pdp_keras.prune_model(model, sparsity=0.9, mode=Unstructured())
+    """
+
+    name = "unstructured"
+    default_sparsity = 0.8
+
+    def units(self, shape: tuple[int, ...], axes: KernelAxes) -> int:
+        """The number of weights."""
+        del axes
+        return math.prod(shape)
+
+    def threshold(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:
+        """One float32 scalar for the whole kernel."""
+        del axes
+        return thresholds.midpoint_threshold(ops.stop_gradient(ops.abs(weights)), zeros)
+
+    def soft_masked(
+        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width
+    ) -> Tensor:
+        """The weights times their soft mask, with PDP's gradient."""
+        threshold = self.threshold(weights, zeros, axes)
+        return functional.soft_masked(weights, threshold, width(threshold))
+
+    def hard_masked(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:
+        """The weights with exactly `zeros` of them (ties by position) set to 0."""
+        del axes
+        pruned = thresholds.smallest(
+            ops.cast(ops.stop_gradient(ops.abs(weights)), "float32"), zeros
+        )
+        return ops.where(pruned, ops.zeros_like(weights), weights)
