@@ -23,7 +23,12 @@ from pdp_keras.channel_labels import (
     fixed_tensor,
 )
 from pdp_keras.channel_rules import ChannelCall, find_rule
-from pdp_keras.channel_rules_base import MAKES, AxisBook, LabelledAxis
+from pdp_keras.channel_rules_base import (
+    MAKES,
+    AxisBook,
+    LabelledAxis,
+    computes_kernel,
+)
 from pdp_keras.kernels import child_layers
 from pdp_keras.structure import is_graph
 
@@ -255,9 +260,7 @@ class ChannelTrace:
         rule = find_rule(type(call.layer))
         if rule is None:
             return call.unknown()
-        if getattr(call.layer, "quantization_mode", None) or getattr(
-            call.layer, "lora_enabled", False
-        ):
+        if computes_kernel(call.layer):
             return call.unknown(f"layer {call.layer.name!r} computes its kernel")
         if rule.by_place and not self._agree(call):
             return call.unknown(f"layer {call.layer.name!r} is called on other shapes")

@@ -24,6 +24,7 @@ from pdp_keras.channel_wrapper import Axis, ChannelWrapper
 from pdp_keras.kernels import Kernel, find_kernels
 from pdp_keras.masked_normalization import can_normalize
 from pdp_keras.pruned_weight import UNSET
+from pdp_keras.structure import is_graph
 
 _ROLES = ("makes", "reads", "normalizes")
 _NO_GRAPH = "kept as zeros: a subclassed model has no graph to remove channels from"
@@ -91,6 +92,7 @@ class ChannelPlanner:
         self._parts: dict[str, _Part] = {}
         self._work: dict[int, _Work] = {}
         self._groups: dict[str, ChannelGroup] = {}
+        self._in_graph: set[int] = set()
         kernels, _ = find_kernels(model)
         self._kernels = {kernel.full_name: kernel for kernel in kernels}
         if has_graph:
@@ -150,6 +152,7 @@ class ChannelPlanner:
 
     def _plan_graph(self, model: Any) -> None:
         plan = find_channels(model)
+        self._in_graph = {id(layer) for layer in _graph_layers(model)}
         slots_of: list[list[ChannelSlot]] = [[] for _ in plan.groups]
         for slot in plan.slots:
             for index in set(slot.group_of.tolist()) - {-1}:
@@ -184,7 +187,7 @@ class ChannelPlanner:
         if units <= self.mode.min_channels:
             return False
         for slot in slots:
-            if slot.role == "normalizes" and not can_normalize(slot.layer):
+            if slot.role == "normalizes" and not self._can_normalize(slot.layer):
                 return False
             kernel = self._kernels.get(f"{slot.path}/{slot.weight}")
             # A depthwise kernel only follows what another one makes.
@@ -193,6 +196,11 @@ class ChannelPlanner:
             if not self._is_chosen(kernel):
                 return False
         return True
+
+    def _can_normalize(self, layer: Any) -> bool:
+        # A wrapper around a layer with sublayers computes with masked weights, but
+        # cannot change how a sublayer normalizes.
+        return id(layer) in self._in_graph and can_normalize(layer)
 
     def _maker(self, slot: ChannelSlot, index: int) -> Maker:
         kernel = self._kernels[f"{slot.path}/{slot.weight}"]
@@ -278,6 +286,15 @@ class ChannelPlanner:
             layer_paths=part.paths,
             removable=part.removable,
         )
+
+
+def _graph_layers(model: Any) -> Iterator[Any]:
+    """The layers of a graph and of the graphs nested in it, which are all wrapped."""
+    for layer in model.layers:
+        if is_graph(layer):
+            yield from _graph_layers(layer)
+        else:
+            yield layer
 
 
 def _output_layers(model: Any) -> set[int]:

@@ -355,3 +355,11 @@ def find_rule(operation_class: Any) -> ChannelRule | None:
         if rule is not None:
             return rule if operation_class.call is base.call else None
     return None
+
+
+def computes_kernel(layer: Any) -> bool:
+    """Whether a layer computes its kernel, as with LoRA or once it is quantized."""
+    return bool(
+        getattr(layer, "quantization_mode", None)
+        or getattr(layer, "lora_enabled", False)
+    )

@@ -175,6 +175,11 @@ class ChannelWrapper(MaskedLayer):
 
     def get_config(self) -> dict[str, Any]:
         """Everything; the groups as objects, which Keras saves once and shares."""
+        for group in self.groups:
+            # Keras marks an object as shared when it meets it for the second time, and
+            # mends the first config afterwards; but a nested model has copied that one
+            # by then. So nothing that is kept may be the first.
+            keras.saving.serialize_keras_object(group)
         return {
             **super().get_config(),
             "groups": self.groups,

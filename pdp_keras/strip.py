@@ -70,9 +70,16 @@ def strip_pruning(model: Any) -> Any:
 
 def make_stripped(layer: Any) -> Any:
     """An unbuilt copy of a layer without any `PDPWrapper` on it or inside it."""
-    if isinstance(layer, MaskedLayer):
-        layer = layer.layer
-    return type(layer).from_config(_without_wrappers(layer.get_config()))
+    if not isinstance(layer, MaskedLayer):
+        return structure.make_anew(layer, _without_wrappers)
+
+    def change(config: dict[str, Any]) -> Any:
+        # The wrapper's, should loading have changed that of the layer: groups of
+        # channels are known by it.
+        name = {"name": layer.name} if "name" in config else {}
+        return _without_wrappers({**config, **name})
+
+    return structure.make_anew(layer.layer, change)
 
 
 def _rebuild_plain(model: Any, copy_state: structure.CopyState) -> Any:

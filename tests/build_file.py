@@ -113,7 +113,8 @@ def imports(root: Path, path: str, files: frozenset[str]) -> Imports:
 
 def python_files(root: Path = ROOT) -> frozenset[str]:
     """The files that need a target, as paths from `root`."""
-    patterns = (f"{PACKAGE}/**/*.py", "examples/*.py", "tests/*.py")
+    folders = ("benchmarks", "examples", "tests")
+    patterns = (f"{PACKAGE}/**/*.py", *(f"{folder}/*.py" for folder in folders))
     return frozenset(
         file.relative_to(root).as_posix()
         for pattern in patterns
@@ -130,7 +131,9 @@ def wanted_targets(root: Path = ROOT) -> dict[str, Target]:
         if path.startswith("tests/test_"):
             rule = "py_test"
             srcs.add("tests/conftest.py")
-        elif path.startswith("examples/") and "__main__" in (root / path).read_text():
+        elif path.startswith(("benchmarks/", "examples/")) and (
+            "__main__" in (root / path).read_text()
+        ):
             rule = "py_binary"
         deps = imports(root, path, files).deps
         targets[label(path)] = Target(rule, frozenset(srcs), deps)

@@ -15,7 +15,7 @@ SCRIPT = f"""
 import json, sys, tempfile, warnings
 warnings.simplefilter("error", UserWarning)
 sys.path.insert(0, {str(TESTS)!r})
-import keras, numpy as np, models, pdp_keras
+import keras, numpy as np, channel_models, models, pdp_keras
 from pdp_keras import thresholds, functional, state
 import reference
 
@@ -40,6 +40,14 @@ found["smallest"] = [
     ))
     for k in (0, 1, 400, 1001)
 ]
+
+# Groups of 20 are sorted.
+values = np.round(np.random.default_rng(0).normal(size=(45, 3)), 1).astype("float32")
+left = keras.ops.convert_to_numpy(pdp_keras.NM(3, 20).hard_masked(
+    keras.ops.convert_to_tensor(values), 3 * (17 + 17 + 2),
+    pdp_keras.KernelAxes((0,), (1,))))
+losers = reference.group_losers(np.abs(values), (0,), 3, 20)
+found["groups"] = [bool(np.array_equal(left, np.where(losers, 0, values)))]
 
 def run(model, x, y, **arguments):
     pruned = pdp_keras.prune_model(model, 0.6)
@@ -83,8 +91,53 @@ class Plain(models.Encoder):
 encoder = Plain()
 encoder(x)
 found["encoder"] = run(encoder, x, x[:, :, :3])
+modes = {{}}
+
+def run_mode(name, model, x, y, **arguments):
+    pruned = pdp_keras.prune_model(model, **arguments)
+    same = all(np.allclose(a, b, atol=1e-5)
+               for a, b in zip(leaves(model(x)), leaves(pruned(x)), strict=True))
+    pruned.compile(keras.optimizers.Adam(1e-2), "mse")
+    schedule = pdp_keras.PDPScheduleCallback(warmup_epochs=1, ramp_epochs=2)
+    history = pruned.fit(x, y, epochs=5, batch_size=8, verbose=0, callbacks=[schedule])
+    path = tempfile.mkdtemp() + "/model.keras"
+    pruned.save(path)
+    stripped = pdp_keras.strip_pruning(keras.models.load_model(path))
+    hard, small = pruned.predict(x, verbose=0), stripped.predict(x, verbose=0)
+    modes[name] = {{
+        "starts_equal": same,
+        "sparsity": history.history["sparsity"],
+        "losses": [history.history["loss"][0], history.history["loss"][-1]],
+        "difference": float(np.max(np.abs(hard - small)) / np.max(np.abs(hard))),
+        "parameters": [model.count_params(), stripped.count_params()],
+        "size_and_zeros": [getattr(pdp_keras.sparsity_report(stripped), key)
+                           for key in ("size", "zeros")],
+    }}
+
+x = generator.normal(size=(16, 8)).astype("float32")
+run_mode("2:4", models.mlp(8), x, np.tanh(x[:, :3]), mode="2:4")
+for name in ("residual", "layer_normalizations"):
+    model = channel_models.randomize(channel_models.ARCHITECTURES[name]())
+    x = channel_models.inputs_for(model, 16)[0]
+    y = generator.normal(size=(16, 3)).astype("float32")
+    run_mode(name, model, x, y, mode="channel")
+found["modes"] = modes
 print("FOUND" + json.dumps(found))
 """
+
+
+def check_modes(found):
+    for name, run in found.items():
+        assert run["starts_equal"], name
+        assert run["losses"][1] < run["losses"][0], name
+        assert run["sparsity"][0] == 0, name
+        assert run["difference"] <= 1e-4, name
+    assert found["2:4"]["sparsity"][-1] == 0.5
+    assert found["2:4"]["size_and_zeros"] == [220, 110]
+    for name in ("residual", "layer_normalizations"):
+        before, after = found[name]["parameters"]
+        assert after < 0.7 * before, name
+        assert found[name]["sparsity"][-1] == pytest.approx(0.5, abs=0.03), name
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
@@ -100,7 +153,9 @@ def test_the_core(backend):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.rpartition("FOUND")[2])
     assert found.pop("backend") == backend
-    assert all(found.pop("threshold")) and all(found.pop("smallest"))
+    for exact in ("threshold", "smallest", "groups"):
+        assert all(found.pop(exact)), exact
+    check_modes(found.pop("modes"))
     for name, run in found.items():
         assert run["starts_equal"] and run["loss_falls"] and run["plain"], name
         assert run["zeros"] == round(0.6 * run["size"]), name

@@ -219,33 +219,3 @@ def test_image_layers(build, expected):
 )
 def test_sequence_layers(build, expected):
     check(build, expected, (6, 3))
-
-
-# As `check`, for the layers of keras_hub where it is installed.
-
-
-def test_hidden_units_of_hub_transformers():
-    hub = pytest.importorskip("keras_hub")
-    inputs = keras.Input((6, 8))
-    x = hub.layers.TransformerEncoder(16, 2, activation="gelu", name="e")(inputs)
-    x = hub.layers.TransformerDecoder(12, 2, name="d")(x)
-    model = randomize(keras.Model(inputs, layers.Dense(3, name="o")(x)))
-    plan = find_channels(model)
-    assert {g.name: g.size for g in plan.groups} == {
-        "e/feedforward_intermediate_dense": 16,
-        "d/feedforward_intermediate_dense": 12,
-    }
-    keep = {g.name: np.arange(g.size) % 3 == 0 for g in plan.groups}
-    assert difference(model, keep)[0] <= 1e-4
-
-
-def test_hidden_units_of_a_hub_vision_transformer():
-    pytest.importorskip("keras_hub")
-    from keras_hub.src.models.vit.vit_layers import ViTEncoder
-
-    inputs = keras.Input((5, 8))
-    x = ViTEncoder(num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12)(inputs)
-    model = randomize(keras.Model(inputs, layers.Dense(3, name="o")(x)))
-    (group,) = find_channels(model).groups
-    assert (group.size, len(group.makers)) == (12, 2)
-    assert difference(model, {group.name: np.arange(12) < 5})[0] <= 1e-4

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from pdp_keras import GlobalMagnitude, PDPWrapper, prune_model, state
+from pdp_keras import (
+    GlobalMagnitude,
+    PDPWrapper,
+    prune_model,
+    state,
+    strip_pruning,
+)
 from pdp_keras.kernels import find_kernels
 
 
@@ -372,6 +378,71 @@ def test_inplace_where_a_copy_is_impossible():
     np.testing.assert_array_equal(pruned(x), expected)
     models.set_zeros(pruned)
     assert np.any(np.asarray(pruned(x)) != expected)
+
+
+class Telling(layers.Dense):
+    """Its config tells what its constructor works out, and does not take."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs)
+        self.doubled = 2 * units
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "doubled": self.doubled}
+
+
+class Numbered(layers.Layer):
+    """A layer around one named after it, whose constructor adds to its name."""
+
+    def __init__(self, name=None, **kwargs):
+        super().__init__(name=f"{name}_0", **kwargs)
+        self.dense = layers.Dense(4, name=f"{self.name}_dense")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def telling(**attributes):
+    layer = Telling(4, name="telling")
+    for name, value in attributes.items():
+        setattr(layer, name, value)
+    return keras.Sequential([keras.Input((3,)), layer, layers.Dense(2)])
+
+
+@pytest.mark.parametrize("mode", ["unstructured", "channel"])
+def test_a_config_may_have_what_the_constructor_works_out(mode):
+    model = telling()
+    pruned = prune_model(model, 0.5, mode)
+    assert pruned.layers[0].layer.doubled == 8
+    models.set_zeros(pruned)
+    stripped = strip_pruning(pruned)
+    inputs = models.random_inputs(model)
+    np.testing.assert_allclose(stripped(inputs), pruned(inputs), atol=1e-6)
+    # Of two channels: the smaller layer works it out for itself.
+    left = 2 if mode == "channel" else 4
+    assert stripped.layers[0].get_config()["doubled"] == 2 * left
+
+
+@pytest.mark.parametrize("doubled", [9, np.array([8, 8])])
+def test_what_the_copy_would_not_work_out_is_not_left_out(doubled):
+    with pytest.raises(ValueError, match=r"copy of itself.*'telling'.*\bdoubled\b"):
+        prune_model(telling(doubled=doubled))
+
+
+@pytest.mark.parametrize("mode", ["unstructured", "channel"])
+def test_a_constructor_that_adds_to_the_name_does_not_add_twice(mode):
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(6), Numbered("block"), layers.Dense(2)]
+    )
+    pruned = prune_model(model, 0.5, mode)
+    models.set_zeros(pruned)
+    for copy in (pruned, strip_pruning(pruned)):
+        assert copy.layers[1].name == "block_0"
+        assert copy.layers[1].dense.name == "block_0_dense"
 
 
 class Hidden:
