@@ -304,16 +304,15 @@ def _output_layers(model: Any) -> set[int]:
         ValueError: if a symbolic call does not show them.
     """
     shapes = model.get_build_config() or {}
-    given = shapes.get("input_shape") or shapes.get("shapes_dict")
     try:
-        if isinstance(given, dict):
+        if "shapes_dict" in shapes:
             arguments = {
                 name.removesuffix("_shape"): _symbolic_input(shape)
-                for name, shape in given.items()
+                for name, shape in shapes["shapes_dict"].items()
             }
             outputs = model.call(**arguments)
         else:
-            outputs = model.call(_symbolic_input(given))
+            outputs = model.call(_symbolic_input(shapes["input_shape"]))
         found = {
             id(layer)
             for tensor in tree.flatten(outputs)

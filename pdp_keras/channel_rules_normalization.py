@@ -25,7 +25,11 @@ def _across(axes: Any, *weights: str) -> Any:
 
     def trace(call: ChannelCall) -> LabelledTensor:
         x = call.first()
-        where = sorted(axis % x.rank for axis in axes(call.layer))
+        given = [axis % x.rank for axis in axes(call.layer)]
+        where = sorted(given)
+        if where != given:
+            # Keras shapes gamma by the order given and applies it in rising order.
+            return call.tensor(call.constant_along(x, *where).labels)
         across = [axis for axis in x.varying if axis in where]
         if across:
             x = call.only_along(x, across[0])

@@ -89,7 +89,7 @@ def prune_model(
     plan.transfer_to(new)
     exchanged = structure.exchange_layers(new, plan.exchange)
     plan.require_complete(new)
-    return subclassed.mark_pruned(new, original, exchanged)
+    return subclassed.mark_pruned(new, original, exchanged, inplace)
 
 
 def _prune_channels(
@@ -126,7 +126,7 @@ def _prune_channels(
         return wrapper
 
     exchanged = structure.exchange_layers(new, exchange)
-    return subclassed.mark_pruned(new, original, exchanged)
+    return subclassed.mark_pruned(new, original, exchanged, inplace)
 
 
 class _Plan:

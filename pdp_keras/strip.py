@@ -108,7 +108,7 @@ def _has_wrapper(layer: Any) -> bool:
 
 def _strip_subclassed(model: Any, values: dict[int, Any]) -> Any:
     pruning = model.pruning
-    if pruning.original_config is None:
+    if pruning.inplace or pruning.original_config is None:
         return _strip_in_place(model, pruning.plain_class)
     classes = {type(x).__name__: type(x) for x in model._flatten_layers()}
     plain = keras.saving.deserialize_keras_object(

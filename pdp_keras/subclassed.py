@@ -28,11 +28,13 @@ class Exchange:
         plain_class: the user's class.
         original_config: the serialized model before, None if that is impossible.
         exchanged: the layers that stand where others stood, by path.
+        inplace: whether this very object is the user's, to be stripped itself.
     """
 
     plain_class: type
     original_config: dict[str, Any] | None
     exchanged: dict[str, Any]
+    inplace: bool = False
 
 
 class PrunedModel:
@@ -101,7 +103,10 @@ def _deserialize(
 
 
 def mark_pruned(
-    model: Any, original_config: dict[str, Any] | None, exchanged: dict[str, Any]
+    model: Any,
+    original_config: dict[str, Any] | None,
+    exchanged: dict[str, Any],
+    inplace: bool = False,
 ) -> Any:
     """Gives a subclassed model the class that can save its exchanged layers."""
     cls = type(model)
@@ -109,7 +114,7 @@ def mark_pruned(
     # All these classes load in the same way, so they share one registered name.
     keras.saving.register_keras_serializable("pdp_keras", "PrunedModel")(pruned)
     model.__class__ = pruned
-    model.pruning = Exchange(cls, original_config, exchanged)
+    model.pruning = Exchange(cls, original_config, exchanged, inplace)
     return model
 
 

@@ -140,7 +140,11 @@ def check_modes(found):
         assert found[name]["sparsity"][-1] == pytest.approx(0.5, abs=0.03), name
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+# All other tests run on TensorFlow: here it only checks the script itself.
+BACKENDS = [pytest.param("tensorflow", marks=pytest.mark.slow), "jax", "torch"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_core(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

@@ -363,7 +363,6 @@ def test_keras_records_one_input_shape_of_several_so_filters_are_needed():
         prune_model(model, 0.5, "channel", inplace=True)
 
 
-@pytest.mark.xfail(reason="the dict of shapes is taken for keyword arguments")
 def test_output_layers_of_a_dict_of_inputs_are_found():
     model = OfOneDict(layers.Dense(6, name="hidden"))
     model({"left": np.ones((2, 4)), "right": np.ones((2, 6))})

@@ -154,6 +154,8 @@ def check(build, expected, shape=(4, 4, 3)):
         (lambda: layers.BatchNormalization(axis=1), {}),
         (lambda: layers.LayerNormalization(), {"before": 6}),
         (lambda: layers.LayerNormalization(axis=(1, 2)), {"before": 6}),
+        # Keras shapes its weights by the order given and applies them in another.
+        (lambda: layers.LayerNormalization(axis=(-1, 1)), {}),
         (lambda: layers.GroupNormalization(3), {"before": 3}),
         (lambda: layers.GroupNormalization(-1), {"before": 6}),
         (lambda: layers.GroupNormalization(1), {}),
