@@ -174,11 +174,13 @@ class ChannelPlanner:
                 axis = (slot.weight, slot.axis, owners, units.tolist())
                 work = self._work_at(slot.layer, slot.path)
                 work.axes.setdefault(slot.role, []).append(axis)
+        # An unknown layer may well be an activation of the last kernel's outputs.
+        last = {id(layer) for tensor in model.outputs for layer in _makers_of(tensor)}
         for fixed in plan.fixed:
             kernel = self._kernels.get(f"{fixed.path}/{fixed.weight}")
             if kernel is None:
                 continue
-            if fixed.kind == "unknown":
+            if fixed.kind == "unknown" and id(kernel.owner) not in last:
                 self._plan_zeros(kernel, f"kept as zeros: {fixed.reason}")
             elif id(kernel.owner) in self._work:
                 self._work[id(kernel.owner)].reasons[fixed.weight] = fixed.reason

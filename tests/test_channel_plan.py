@@ -370,6 +370,15 @@ def test_output_layers_of_a_dict_of_inputs_are_found():
     assert targets(pruned) == {"hidden": 3}
 
 
+def test_outputs_behind_an_unknown_layer_are_not_pruned():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(8, name="hidden")(inputs)
+    logits = layers.Dense(6, name="logits")(hidden)
+    model = keras.Model(inputs, channel_models.Doubling()(logits))
+    pruned = prune_model(model, 0.5, "channel", allocation="uniform")
+    assert targets(pruned) == {"hidden": 4}
+
+
 # id: call, message
 ERRORS = {
     "nothing-to-prune": (
