@@ -568,3 +568,12 @@ def built_hiding():
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_lambda_of_python_code_is_copied():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, name="hidden")(inputs)
+    doubled = keras.layers.Lambda(lambda x: 2 * x)(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(3)(doubled))
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    np.testing.assert_array_equal(prune_model(model, 0.5)(x), model(x))
