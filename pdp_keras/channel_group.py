@@ -20,7 +20,7 @@ from keras.src.backend.common import global_state
 from pdp_keras import allocation as allocations
 from pdp_keras import modes, temperatures
 from pdp_keras.channel import Channel, safe_sqrt
-from pdp_keras.pruned_weight import UNSET, read, read_integer
+from pdp_keras.pruned_weight import UNSET, Counted, read, read_integer
 
 Tensor = Any
 
@@ -43,7 +43,7 @@ class Maker:
 
 
 @keras.saving.register_keras_serializable(package="pdp_keras")
-class ChannelGroup(keras.layers.Layer):
+class ChannelGroup(Counted, keras.layers.Layer):
     """Units of channels that are pruned by one threshold.
 
     It is no layer of its own in a model: the `ChannelWrapper`s of the layers that
@@ -142,17 +142,6 @@ class ChannelGroup(keras.layers.Layer):
             )
         return self._makers
 
-    @property
-    def target_sparsity(self) -> float | None:
-        """Fraction of units to prune; None until an allocation decides."""
-        zeros = read_integer(self.target_zeros)
-        return None if zeros == UNSET else zeros / self.units
-
-    @property
-    def is_allocated(self) -> bool:
-        """Channels can be shared out among groups."""
-        return True
-
     def limit_zeros(self, zeros: int) -> int:
         """The number of units to prune, rounded as the mode asks for."""
         return self.mode.limit_zeros(zeros, self.units, self.channels_each)
@@ -193,11 +182,6 @@ class ChannelGroup(keras.layers.Layer):
         # The scale is a constant: only the differences between units count.
         scale = ops.stop_gradient(ops.mean(norms))
         return norms / ops.where(scale > 0, scale, ops.ones_like(scale))
-
-    def width(self, threshold: Tensor) -> Tensor:
-        """The square root of the current temperature, in units of the score."""
-        scale = ops.cast(self.temperature_scale.value, "float32")
-        return self.temperature.width(threshold) * ops.sqrt(scale)
 
     def mask(self, training: bool) -> Tensor:
         """The mask of the units, `(units,)`, float32; computed once in a call."""

@@ -161,11 +161,10 @@ class ChannelPlanner:
             group.name if self._wants(group.size, slots) else ""
             for group, slots in zip(plan.groups, slots_of, strict=True)
         ]
-        for group, slots, label in zip(plan.groups, slots_of, labels, strict=True):
+        for index, (group, label) in enumerate(zip(plan.groups, labels, strict=True)):
             if label:
-                index = plan.groups.index(group)
                 makers = [self._maker(slot, index) for slot in group.makers]
-                paths = sorted({slot.path for slot in slots})
+                paths = sorted({slot.path for slot in slots_of[index]})
                 self._parts[label] = _Part(label, group.size, makers, True, paths)
         for slot in plan.slots:
             owners = ["" if g < 0 else labels[g] for g in slot.group_of.tolist()]

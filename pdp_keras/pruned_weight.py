@@ -48,7 +48,41 @@ def describe(kernel: Kernel, mode: Mode) -> allocations.WeightInfo:
     )
 
 
-class PrunedWeight:
+class Counted:
+    """What has a number of units to prune, a target for it, and a temperature.
+
+    Attributes:
+        mode: what is pruned together.
+        temperature: its own temperature.
+        units: how many things can be pruned.
+        target_zeros: integer variable: how many are in the end, or `UNSET`.
+        temperature_scale: float variable: what the temperature has fallen to.
+    """
+
+    mode: Any
+    temperature: Any
+    units: Any
+    target_zeros: Any
+    temperature_scale: Any
+
+    @property
+    def is_allocated(self) -> bool:
+        """Whether the mode lets an allocation decide."""
+        return bool(self.mode.is_allocated)
+
+    @property
+    def target_sparsity(self) -> float | None:
+        """Fraction of units to prune; None until an allocation decides."""
+        zeros = read_integer(self.target_zeros)
+        return None if zeros == UNSET else zeros / max(1, self.units)
+
+    def width(self, threshold: Tensor) -> Tensor:
+        """The square root of the current temperature, in units of the threshold."""
+        scale = ops.cast(self.temperature_scale.value, "float32")
+        return self.temperature.width(threshold) * ops.sqrt(scale)
+
+
+class PrunedWeight(Counted):
     """One kernel inside a `PDPWrapper` with its state.
 
     Attributes:
@@ -76,11 +110,6 @@ class PrunedWeight:
         self.target_zeros = target_zeros
         self.temperature_scale = temperature_scale
 
-    @property
-    def is_allocated(self) -> bool:
-        """Whether the mode lets an allocation decide."""
-        return self.mode.is_allocated
-
     def limit_zeros(self, zeros: int) -> int:
         """What the mode makes of the zeros that an allocation wants."""
         return self.mode.limit_zeros(zeros, self.units)
@@ -92,11 +121,6 @@ class PrunedWeight:
     def values(self) -> list[tuple[str, np.ndarray]]:
         """The weights by name."""
         return [(self.kernel.full_name, read(self.variable).astype("float32"))]
-
-    @property
-    def label(self) -> str:
-        """How reports name it."""
-        return self.kernel.full_name
 
     def placed_at(self, path: str) -> PrunedWeight:
         """The same weight, named by its path in a whole model."""
@@ -129,17 +153,6 @@ class PrunedWeight:
     def units(self) -> int:
         """How many things the mode can prune in this kernel."""
         return self.mode.units(self.kernel.shape, self.kernel.axes)
-
-    @property
-    def target_sparsity(self) -> float | None:
-        """Fraction of zeros at the end; None until a global allocation decides."""
-        zeros = read_integer(self.target_zeros)
-        return None if zeros == UNSET else zeros / max(1, self.units)
-
-    def width(self, threshold: Tensor) -> Tensor:
-        """The square root of the current temperature, in units of |w|."""
-        scale = ops.cast(self.temperature_scale.value, "float32")
-        return self.temperature.width(threshold) * ops.sqrt(scale)
 
     def numpy_threshold(self) -> np.ndarray:
         """The current thresholds t, in units of |w|; 0 where nothing is pruned.

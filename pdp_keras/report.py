@@ -10,7 +10,7 @@ import numpy as np
 
 from pdp_keras.channel_wrapper import ChannelWrapper
 from pdp_keras.kernels import Kernel, SkippedWeight, find_kernels
-from pdp_keras.pruned_weight import PrunedWeight, read
+from pdp_keras.pruned_weight import Counted, PrunedWeight, read
 from pdp_keras.state import channel_groups, find_wrappers, pruned_weights
 
 _NOT_CHOSEN = "not chosen by `filters`"
@@ -167,30 +167,11 @@ def sparsity_report(model: Any) -> SparsityReport:
     for kernel in kernels:
         state = states.get(id(kernel.variable))
         if states and state is None:
-            dense.append(
-                SkippedWeight(
-                    kernel.path,
-                    kernel.name,
-                    kernel.shape,
-                    kernel.size,
-                    _reason_against(kernel, states.values()),
-                )
-            )
+            dense.append(_skipped(kernel, _reason_against(kernel, states.values())))
             continue
         values = read(kernel.variable if state is None else state.hard_masked())
-        zeros = int(np.count_nonzero(values == 0))
-        rows.append(
-            ReportRow(
-                layer=kernel.path,
-                weight=kernel.name,
-                shape=kernel.shape,
-                size=kernel.size,
-                target=None if state is None else state.target_sparsity,
-                sparsity=zeros / max(1, kernel.size),
-                zeros=zeros,
-                threshold=None if state is None else _single_threshold(state),
-            )
-        )
+        threshold = None if state is None else _single_threshold(state)
+        rows.append(_row(kernel, values, state, threshold=threshold))
     return SparsityReport(model.name, tuple(rows), (*dense, *skipped))
 
 
@@ -208,24 +189,15 @@ def _channel_report(
     for kernel in kernels:
         key = id(kernel.variable)
         if key not in living:
-            why = reasons.get(key, _NO_CHANNELS)
-            dense.append(
-                SkippedWeight(kernel.path, kernel.name, kernel.shape, kernel.size, why)
-            )
+            dense.append(_skipped(kernel, reasons.get(key, _NO_CHANNELS)))
             continue
         wrapper, values = living[key]
         group = wrapper.group_of(kernel.variable)
-        zeros = int(np.count_nonzero(values == 0))
         rows.append(
-            ReportRow(
-                layer=kernel.path,
-                weight=kernel.name,
-                shape=kernel.shape,
-                size=kernel.size,
-                target=None if group is None else group.target_sparsity,
-                sparsity=zeros / max(1, kernel.size),
-                zeros=zeros,
-                threshold=None,
+            _row(
+                kernel,
+                values,
+                group,
                 channels=wrapper.kept_outputs(kernel.variable),
                 group=None if group is None else group.label,
                 kept_as_zeros=""
@@ -234,6 +206,27 @@ def _channel_report(
             )
         )
     return SparsityReport(model.name, tuple(rows), (*dense, *skipped))
+
+
+def _skipped(kernel: Kernel, reason: str) -> SkippedWeight:
+    return SkippedWeight(kernel.path, kernel.name, kernel.shape, kernel.size, reason)
+
+
+def _row(
+    kernel: Kernel, values: np.ndarray, state: Counted | None, **others: Any
+) -> ReportRow:
+    """The row of a kernel whose values at inference are given."""
+    zeros = int(np.count_nonzero(values == 0))
+    return ReportRow(
+        layer=kernel.path,
+        weight=kernel.name,
+        shape=kernel.shape,
+        size=kernel.size,
+        target=None if state is None else state.target_sparsity,
+        sparsity=zeros / max(1, kernel.size),
+        zeros=zeros,
+        **{"threshold": None, **others},
+    )
 
 
 def _channels(row: ReportRow) -> str:
