@@ -4,9 +4,9 @@
     python benchmarks/fashion_structured.py --quick     # tries everything in a minute
 
 One network, one budget, three structures (2:4, 1:4, channels at half of the
-multiplications), each by PDP and by gradual magnitude pruning: a hard mask anew at
-every step, a masked gradient, and a cubic schedule (Zhu and Gupta, arXiv:1710.01878)
-over the same ramp. Every finished training is a line of `--output`; what is there
+multiplications), each by PDP and by gradual magnitude pruning (Zhu and Gupta,
+arXiv:1710.01878): a hard mask anew at every step and a masked gradient. Both follow
+the same cubic schedule. Every finished training is a line of `--output`; what is there
 already is not run again.
 """
 
@@ -68,9 +68,9 @@ class Method:
 
 METHODS = {
     "dense": Method(),
-    "2:4 pdp": Method("2:4"),
+    "2:4 pdp": Method("2:4", final_temperature=0.001),
     "2:4 magnitude": Method("2:4", magnitude=True),
-    "1:4 pdp": Method("1:4"),
+    "1:4 pdp": Method("1:4", final_temperature=0.001),
     "1:4 magnitude": Method("1:4", magnitude=True),
     "channel pdp": Method("channel"),
     "channel magnitude": Method("channel", magnitude=True),
@@ -129,18 +129,12 @@ def prune(model: keras.Model, method: Method, sparsity: float | None) -> keras.M
 
 
 def new_schedule(method: Method, budget: Budget) -> pdp_keras.PDPScheduleCallback:
-    """The callback: PDP's linear ramp, or the cubic one over the same steps."""
-    if not method.magnitude:
-        return pdp_keras.PDPScheduleCallback(
-            warmup_epochs=budget.warmup_epochs,
-            ramp_epochs=budget.ramp_epochs,
-            update="step",
-            final_temperature=method.final_temperature,
-        )
+    """The callback: the cubic ramp, and for PDP the fall of the temperature."""
     steps, begin = budget.steps_per_epoch, budget.warmup_epochs
     end = begin + budget.ramp_epochs
     return pdp_keras.PDPScheduleCallback(
-        schedule=CubicRamp(begin * steps, end * steps), final_temperature=1
+        schedule=CubicRamp(begin * steps, end * steps),
+        final_temperature=1 if method.magnitude else method.final_temperature,
     )
 
 

@@ -41,11 +41,13 @@ _RUNS = flags.DEFINE_integer("runs", 15, "Runs of each file for its latency.")
 _OUTPUT = flags.DEFINE_string(
     "output", "pdp_output/zoo.jsonl", "Results file, added to."
 )
+_FLOATX = flags.DEFINE_string("floatx", "float32", "Used by the script itself.")
 _CHILD = flags.DEFINE_string("child", None, "Used by the script itself: one name.")
 
 _CLASSES = 10
 _SIZES = (32, 71, 75, 96, 128, 160, 192, 224, 299, 331)
 _MOST_DIFFERENCE = 1e-4
+_MOST_PRECISE_DIFFERENCE = 1e-9
 # Below, the output hardly depends on the input, and a comparison proves nothing.
 _LEAST_SIGNAL = 1e-2
 
@@ -219,15 +221,31 @@ def check(make: Callable[[], keras.Model], row: dict[str, Any]) -> None:
     require(row["signal"] >= _LEAST_SIGNAL, "two inputs differ", signal=row["signal"])
     got = small(first, training=False)
     row["difference"] = common.relative_difference(got, expected)
-    require(
-        row["difference"] <= _MOST_DIFFERENCE,
-        f"stripped and pruned agree to {_MOST_DIFFERENCE:g}",
-        difference=row["difference"],
-    )
+    if keras.config.floatx() == "float64":
+        return  # It was run for this figure; LiteRT has no float64.
+    if row["difference"] > _MOST_DIFFERENCE:
+        # Some networks of random weights are so sensitive that rounding alone changes
+        # their output this much. Then it has to vanish with the rounding.
+        row["precise_difference"] = precise_difference(row["name"])
+        require(
+            row["precise_difference"] <= _MOST_PRECISE_DIFFERENCE,
+            f"stripped and pruned agree to {_MOST_DIFFERENCE:g}, or in float64 to "
+            f"{_MOST_PRECISE_DIFFERENCE:g}",
+            float32=row["difference"],
+            float64=row["precise_difference"],
+        )
     del pruned
     with tempfile.TemporaryDirectory() as folder:
         save_and_export(dense, small, first, got, pathlib.Path(folder), row)
     row["stage"] = "done"
+
+
+def precise_difference(name: str) -> float:
+    """How far stripped and pruned are apart when everything is in float64."""
+    row = run_in_process(name, "--floatx=float64")
+    if "error" in row:
+        raise RuntimeError(f"in float64: {row['error']}")
+    return row["difference"]
 
 
 def save_and_export(
@@ -249,7 +267,11 @@ def save_and_export(
     row["stage"] = "export"
     paths = [folder / "dense.tflite", folder / "small.tflite"]
     # The file is compared on inputs in the range that the network was made for.
-    report = pdp_keras.export_tflite(small, paths[1], representative_dataset=inputs)
+    # So many layers of random weights round to more than the default allows.
+    tolerance = max(1e-3, 10 * row["difference"])
+    report = pdp_keras.export_tflite(
+        small, paths[1], representative_dataset=inputs, tolerance=tolerance
+    )
     row["export_difference"] = report.relative_difference
     pdp_keras.export_tflite(dense, paths[0], verify=False)
     row["stage"] = "latency"
@@ -259,6 +281,7 @@ def save_and_export(
 
 def run_child(name: str) -> None:
     """Checks one network; prints its row as JSON in the last line."""
+    keras.config.set_floatx(_FLOATX.value)
     keras.utils.set_random_seed(0)
     row: dict[str, Any] = {"name": name, "mode": _MODE.value}
     start = time.perf_counter()
@@ -270,9 +293,10 @@ def run_child(name: str) -> None:
     print(json.dumps(row))
 
 
-def run_in_process(name: str) -> dict[str, Any]:
+def run_in_process(name: str, *more: str) -> dict[str, Any]:
     """One network in a process of its own, whose memory ends with it."""
     arguments = [f"--child={name}", f"--mode={_MODE.value}", f"--runs={_RUNS.value}"]
+    arguments += more
     command = [sys.executable, __file__, *arguments, f"--sparsity={_SPARSITY.value}"]
     row: dict[str, Any] = {"name": name, "mode": _MODE.value}
     try:
@@ -307,6 +331,8 @@ def print_row(row: dict[str, Any]) -> None:
         f"{row.get('seconds', 0):>7.0f}",
         flush=True,
     )
+    if "precise_difference" in row:
+        print(f"    in float64 strip {row['precise_difference']:.0e}", flush=True)
     if "error" in row:
         reason = " ".join(row["error"].split())
         print(f"    {row.get('stage', 'start')}: {reason[:300]}", flush=True)
