@@ -184,7 +184,7 @@ def train_briefly(model: keras.Model) -> None:
         run_eagerly=True,
     )
     schedule = pdp_keras.PDPScheduleCallback(warmup_epochs=0, ramp_epochs=2)
-    model.fit(x, y, batch_size=8, epochs=2, callbacks=[schedule], verbose=0)
+    model.fit(x, y, batch_size=16, epochs=2, callbacks=[schedule], verbose=0)
     # Two steps do not move the statistics to where the pruned weights want them.
     common.fit_normalizations(model, x)
 
