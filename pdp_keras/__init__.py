@@ -4,6 +4,8 @@ from pdp_keras.allocation import GlobalMagnitude, WeightInfo
 from pdp_keras.callbacks import PDPScheduleCallback
 from pdp_keras.channel import Channel
 from pdp_keras.channel_rules import ChannelRule, register_channel_rule
+from pdp_keras.deploy import deploy_check
+from pdp_keras.deploy_report import DeployCheck
 from pdp_keras.export import ExportReport, export_tflite
 from pdp_keras.layer_table import KernelAxes, register_prunable_layer
 from pdp_keras.macs import count_macs
@@ -21,6 +23,7 @@ __all__ = [
     "AbsoluteTemperature",
     "Channel",
     "ChannelRule",
+    "DeployCheck",
     "ExportReport",
     "GlobalMagnitude",
     "KernelAxes",
@@ -32,6 +35,7 @@ __all__ = [
     "WeightInfo",
     "__version__",
     "count_macs",
+    "deploy_check",
     "export_tflite",
     "prune_model",
     "register_channel_rule",

@@ -1,20 +1,25 @@
 """Export of a plain Keras model to a .tflite file that was run and compared."""
 
-import dataclasses
 import gzip
 import importlib.metadata
 import importlib.util
+import math
 import os
 import pathlib
 import uuid
+import warnings
 from typing import Any
 
 import keras
 import numpy as np
 
-from pdp_keras import tflite_conversion, tflite_inputs
+from pdp_keras import targets, tflite_conversion, tflite_inputs, vela
+from pdp_keras.deploy_report import DeployCheck
 from pdp_keras.export_report import ExportReport, float_weights, weight_zeros
 from pdp_keras.output_difference import Difference, largest_difference
+from pdp_keras.plain_model import require_plain, require_tensorflow
+from pdp_keras.rewrites import Rewritten, turned_batch
+from pdp_keras.targets import TARGETS, Target
 from pdp_keras.tflite_conversion import (
     QUANTIZATIONS,
     ExportError,
@@ -39,24 +44,6 @@ _GARBAGE = 0.5
 _MODEL_TOLERANCES = {"float32": 0.0, "float16": 1e-2, "bfloat16": 5e-2}
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What a family of devices can take.
-
-    Attributes:
-        quantizations: the kinds of quantization that it runs.
-        sparse_encoding: whether zeros may be stored sparse.
-    """
-
-    quantizations: tuple[str | None, ...]
-    sparse_encoding: bool
-
-
-TARGETS: dict[str, Target] = {
-    "generic": Target(quantizations=tuple(QUANTIZATIONS), sparse_encoding=True),
-}
-
-
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike[str],
@@ -65,8 +52,11 @@ def export_tflite(
     quantize: str | None = None,
     representative_dataset: Any = None,
     verify: bool = True,
+    tolerance: float | None = None,
     batch_size: int | None = 1,
     input_signature: Any = None,
+    turn_inputs: bool = True,
+    accelerator: str | None = None,
 ) -> ExportReport:
     """Writes a model as a .tflite file, after running it and comparing the outputs.
 
@@ -79,7 +69,10 @@ def export_tflite(
         model: a built Keras 3 model (Functional, Sequential, or subclassed and
             called once) without `PDPWrapper` layers. It is not changed.
         path: the file to write, in an existing folder.
-        target: a key of `TARGETS`. "generic" is any device with LiteRT.
+        target: a key of `targets.TARGETS`. "generic" is any device with LiteRT.
+            "xnnpack" is LiteRT on the CPU of phones, browsers and Arm Linux: the
+            model is rewritten exactly, so that its 1x1 convolutions run sparse;
+            float32 or "float16". "ethos-u" is Arm's NPU: "int8", stored densely.
         quantize: None stores float32; "float16" stores the weights in float16;
             "dynamic" the large weights in int8, activations stay float;
             "int8" everything in int8, floating-point inputs and outputs included.
@@ -94,20 +87,33 @@ def export_tflite(
             largest absolute value, is an error. The int8 kinds round as the
             model lets them, so there the difference is only reported, unless the
             error's root mean square exceeds half of the output's.
+        tolerance: the largest difference to accept instead, in units of the output's
+            scale, positive. A deep network may round to more than 1e-4.
         batch_size: the file's fixed batch, which browsers and NPUs want; None
             leaves it open.
         input_signature: for a model whose input sizes (or, if subclassed, dtypes)
             are not all known: the structure of its input with `keras.InputSpec`
             leaves, batch axis first.
+        turn_inputs: for "xnnpack", whose file may compute on images turned by 180
+            degrees: True puts the turning into the file, False leaves it to the
+            caller, who then gives `image[:, ::-1, ::-1]`. The report says whether
+            the file turns at all.
+        accelerator: for "ethos-u": the NPU, such as "ethos-u85-256", to compile the
+            file for, beside it as `*_vela.tflite`, with figures in the report.
 
     Returns:
         An `ExportReport`; print it.
+
+    Warns:
+        UserWarning: if nothing of the model would run faster on the target than
+            without zeros, with the reason.
 
     Raises:
         ValueError, TypeError: an argument breaks a rule stated here.
         FileNotFoundError, IsADirectoryError, PermissionError: `path` cannot be
             written.
-        ImportError: `tensorflow` or `ai-edge-litert` is missing.
+        ImportError: `tensorflow` or `ai-edge-litert` is missing, or, with
+            `accelerator`, `ethos-u-vela`.
         ExportError: the converter or the runtime refuses the model, or the file
             does not compute what the model computes.
 
@@ -119,32 +125,47 @@ def export_tflite(
     Reference: https://ai.google.dev/edge/litert (converter options, signatures).
     """
     _check_model(model)
-    _check_options(target, quantize, representative_dataset, batch_size)
+    row = _check_options(target, quantize, representative_dataset, batch_size)
+    _check_tolerance(tolerance)
+    _check_accelerator(target, accelerator)
     path = _checked_path(path)
     _check_packages()
 
-    row = QUANTIZATIONS[quantize]
+    kind = QUANTIZATIONS[quantize]
     inputs = tflite_inputs.model_inputs(model, input_signature)
     samples = []
     if representative_dataset is not None:
         samples = tflite_inputs.representative_rows(
             representative_dataset, inputs.flat, _MOST_SAMPLES
         )
+    form = _form_for(row, model, turn_inputs)
+    check = _check_for(row, model, form)
     trace = tflite_conversion.traced(
-        tflite_conversion.float32_model(model, inputs), inputs, batch_size
+        tflite_conversion.float32_model(form.model, inputs),
+        inputs,
+        batch_size,
+        row.edit,
     )
     calibration = tflite_inputs.batches(samples, inputs.flat, batch_size or 1)
     checks = _check_batches(model, inputs, samples, batch_size)
+    expected = [_keras_outputs(model, inputs, trace, batch) for batch in checks]
+    if form.turned and not turn_inputs:
+        checks = [turned_batch(batch) for batch in checks]
 
-    dense = encoded_model(trace, row, calibration, checks, sparse=False)
-    chosen, reason = dense, _reason_for_dense(TARGETS[target], model)
+    dense = encoded_model(trace, kind, calibration, checks, sparse=False)
+    chosen, reason = dense, _reason_for_dense(row, model)
     if not reason:
-        chosen, reason = smaller_encoding(dense, trace, row, calibration, checks)
+        chosen, reason = smaller_encoding(dense, trace, kind, calibration, checks)
     difference = None
     if verify:
-        expected = [_keras_outputs(model, inputs, trace, batch) for batch in checks]
         difference = largest_difference(expected, chosen.outputs)
-        _check_difference(difference, row, tflite_conversion.computes_in(model))
+        computes_in = tflite_conversion.computes_in(model)
+        _check_difference(difference, kind, computes_in, tolerance)
+    _warn_if_no_faster(check, chosen is dense, reason)
+    compiled = None
+    if accelerator is not None:
+        beside = path.with_name(f"{path.stem}_vela.tflite")
+        compiled = vela.compile_for_ethos_u(chosen.data, accelerator, beside)
 
     report = ExportReport(
         path=str(path),
@@ -159,10 +180,58 @@ def export_tflite(
         runtime="ai-edge-litert " + importlib.metadata.version("ai-edge-litert"),
         verified_samples=sum(map(_size, checks)) if verify else 0,
         difference=difference,
-        weights=weight_zeros(model, chosen.data),
+        weights=weight_zeros(form.model, chosen.data),
+        turned=_turned(form, turn_inputs),
+        check=check,
+        compiled=compiled,
     )
     _write(path, chosen.data)
     return report
+
+
+def _form_for(target: Target, model: keras.Model, turn_inputs: bool) -> Rewritten:
+    """The form of the model that the target wants; the model itself by default."""
+    if target.rewrite is None:
+        return Rewritten(model, turned=False)
+    try:
+        return target.rewrite(model, turn_inputs=turn_inputs)
+    except ValueError as error:
+        raise ExportError(
+            "The model must have a graph that can be rewritten for the target. Make "
+            "it Sequential or Functional, or export it for 'generic'. "
+            f"Received: model={model.name!r} ({error})"
+        ) from error
+
+
+def _check_for(
+    target: Target, model: keras.Model, form: Rewritten
+) -> DeployCheck | None:
+    if target.rewrite is None:
+        return None if target is TARGETS["generic"] else target.check(model)
+    return target.check(model, form)
+
+
+def _turned(form: Rewritten, turn_inputs: bool) -> str:
+    if not form.turned:
+        return "no"
+    return "in the file" if turn_inputs else "by the caller"
+
+
+def _warn_if_no_faster(check: DeployCheck | None, dense: bool, reason: str) -> None:
+    if check is None or not check.needed:
+        return
+    if not check.runs_sparse:
+        warnings.warn(
+            f"On {check.target} the file will be no faster than without zeros: "
+            f"{check.summary}. See `pdp_keras.deploy_check`.",
+            stacklevel=3,
+        )
+    elif dense:
+        warnings.warn(
+            f"On {check.target} the file will be no faster than without zeros: it is "
+            f"stored densely, as {reason}.",
+            stacklevel=3,
+        )
 
 
 def _check_model(model: Any) -> None:
@@ -171,42 +240,30 @@ def _check_model(model: Any) -> None:
             "`model` must be a `keras.Model` of Keras 3. "
             f"Received: model={model!r} of type {type(model)}"
         )
-    if keras.backend.backend() != "tensorflow":
+    require_tensorflow("`export_tflite`")
+    require_plain(model, "export")
+
+
+def _check_accelerator(target: str, accelerator: str | None) -> None:
+    if accelerator is None:
+        return
+    if target != "ethos-u":
         raise ValueError(
-            "`export_tflite` needs Keras on the TensorFlow backend. Save the model "
-            "with `model.save`, and load and export it in a process with "
-            f"KERAS_BACKEND=tensorflow. Received: backend={keras.backend.backend()}"
+            "`accelerator` goes with target='ethos-u'. "
+            f"Received: accelerator={accelerator!r} and target={target!r}"
         )
-    if not model.built:
-        raise ValueError(
-            "`model` must be built: give it an `Input`, or call it once. "
-            f"Received: model={model.name!r}, not built"
-        )
-    # By name: the wrapper's module is none of this module's business.
-    wrapped = [
-        layer.name
-        for layer in model._flatten_layers()
-        if any(kind.__name__ == "PDPWrapper" for kind in type(layer).__mro__)
-    ]
-    if wrapped:
-        raise ValueError(
-            "`model` must be free of pruning wrappers: export "
-            "`pdp_keras.strip_pruning(model)`. "
-            f"Received: model={model.name!r} with PDPWrapper layers {wrapped}"
-        )
+    vela.check_accelerator(accelerator)
 
 
 def _check_options(
     target: Any, quantize: Any, representative_dataset: Any, batch_size: Any
-) -> None:
-    if target not in TARGETS:
+) -> Target:
+    row = targets.get(target)
+    if quantize not in row.quantizations:
+        why = f", as {row.why_quantized}" if row.why_quantized else ""
         raise ValueError(
-            f"`target` must be one of {list(TARGETS)}. Received: target={target!r}"
-        )
-    if quantize not in TARGETS[target].quantizations:
-        raise ValueError(
-            f"`quantize` must be one of {list(TARGETS[target].quantizations)} for "
-            f"target {target!r}. Received: quantize={quantize!r}"
+            f"`quantize` must be one of {list(row.quantizations)} for "
+            f"target {target!r}{why}. Received: quantize={quantize!r}"
         )
     if QUANTIZATIONS[quantize].calibrated and representative_dataset is None:
         raise ValueError(
@@ -222,6 +279,21 @@ def _check_options(
         raise ValueError(
             "`batch_size` must be a positive integer, or None for an open batch. "
             f"Received: batch_size={batch_size!r}"
+        )
+    if batch_size is None and row.fixed_batch:
+        raise ValueError(
+            f"`batch_size` must be fixed for target {target!r}: its runtime or "
+            "compiler takes no open batch. Received: batch_size=None"
+        )
+    return row
+
+
+def _check_tolerance(tolerance: Any) -> None:
+    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if tolerance is not None and not (number and 0 < tolerance < math.inf):
+        raise ValueError(
+            "`tolerance` must be a positive number, or None for that of the "
+            f"quantization. Received: tolerance={tolerance!r}"
         )
 
 
@@ -290,19 +362,24 @@ def _keras_outputs(
 
 
 def _check_difference(
-    difference: Difference, row: Quantization, computes_in: str
+    difference: Difference,
+    row: Quantization,
+    computes_in: str,
+    tolerance: float | None,
 ) -> None:
-    if row.tolerance is None:
+    if row.tolerance is None and tolerance is None:
         measured, limit = difference.error, _GARBAGE
         what = "root mean square of the error, in units of the output's,"
     else:
         measured = difference.relative
-        limit = max(row.tolerance, _MODEL_TOLERANCES[computes_in])
+        limit = max(row.tolerance or 0.0, _MODEL_TOLERANCES[computes_in])
+        limit = limit if tolerance is None else tolerance
         what = "largest difference, in units of the output's scale,"
     if not measured <= limit:  # so written, NaN fails
         raise ExportError(
             f"The file must compute what the Keras model computes: the {what} must "
-            f"be at most {limit:g}. Nothing was written. "
+            f"be at most {limit:g}; if that is rounding, give a larger `tolerance`. "
+            "Nothing was written. "
             f"Received: {measured:.3g} for output {difference.output!r}"
         )
 

@@ -7,7 +7,9 @@ import keras
 import numpy as np
 
 from pdp_keras import tflite_file
+from pdp_keras.deploy_report import DeployCheck
 from pdp_keras.output_difference import Array, Difference
+from pdp_keras.vela import VelaReport
 
 # Outputs that vary less than this cannot tell a right file from a wrong one.
 _WEAK_VARIATION = 0.02
@@ -51,7 +53,11 @@ class ExportReport:
         runtime: the runtime that ran the file, with its version.
         verified_samples: how many samples were compared with the Keras model.
         difference: the comparison's result; None with `verify=False`.
-        weights: the zeros of each weight.
+        weights: the zeros of each weight, in the form that the target wants.
+        turned: whether the file computes on images turned by 180 degrees: "no", "in
+            the file", which turns its inputs itself, or "by the caller".
+        check: what the target makes of the model; None for "generic".
+        compiled: Vela's figures, with `accelerator`.
     """
 
     path: str
@@ -67,6 +73,9 @@ class ExportReport:
     verified_samples: int
     difference: Difference | None
     weights: tuple[WeightZeros, ...]
+    turned: str = "no"
+    check: DeployCheck | None = None
+    compiled: VelaReport | None = None
 
     @property
     def max_difference(self) -> float | None:
@@ -106,6 +115,12 @@ class ExportReport:
             f"  zeros     {encoding}",
             f"  verified  {self._verification()}",
         ]
+        if self.check is not None:
+            lines.append(f"  device    {self.check.summary}")
+        if self.turned != "no":
+            lines.append(f"  images    turned by 180 degrees {self.turned}")
+        if self.compiled is not None:
+            lines.append(f"  compiled  {self.compiled}")
         if self.weights:
             width = max(len(weight.name) for weight in self.weights)
             lines.append(f"  {'weight':<{width}}  {'zeros':>7}  {'in file':>7}  shape")

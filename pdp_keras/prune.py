@@ -13,6 +13,7 @@ from pdp_keras.channel_plan import ChannelPlanner
 from pdp_keras.kernels import Kernel, compile_filters, find_kernels, require_matches
 from pdp_keras.masked_layer import MaskedLayer
 from pdp_keras.mode import Mode
+from pdp_keras.prune_target import choose_for_target
 from pdp_keras.pruned_weight import describe
 from pdp_keras.state import pruned_weights
 from pdp_keras.wrapper import PDPWrapper
@@ -26,6 +27,7 @@ def prune_model(
     allocation: Any = "global",
     temperature: float | temperatures.Temperature | None = None,
     filters: Any = None,
+    target: str | None = None,
     inplace: bool = False,
 ) -> Any:
     """A copy of a model that prunes itself while it trains.
@@ -57,6 +59,10 @@ def prune_model(
             layer or one around it), or a callable from the layer to bool. None
             prunes every kernel in the table, the first and the last layer
             included.
+        target: the device that the model is for, as in `export_tflite`: chooses, if
+            `filters` does not, the layers whose zeros pay there, and refuses what
+            would not be faster. "xnnpack" wants more than 2/3 of the weights of 1x1
+            convolutions to be zero. (Fewer channels are faster on every target.)
         inplace: prune the given object itself instead of a copy. Only for a
             subclassed model that cannot be remade from its config.
 
@@ -66,17 +72,20 @@ def prune_model(
     Raises:
         TypeError: if `model` is not a Keras model.
         ValueError: for a model that is not built or is pruned already, for a
-            sparsity outside [0, 1), for filters that choose nothing, and for a
-            model that cannot be copied.
+            sparsity outside [0, 1), for filters that choose nothing, for a
+            model that cannot be copied, and if nothing would be faster on `target`.
 
     Example:
 
     >>> pruned = pdp_keras.prune_model(model, sparsity=0.9, filters="block.*")
+    >>> pruned = pdp_keras.prune_model(model, sparsity=0.85, target="xnnpack")
     """
     _check_model(model, inplace)
     mode = modes.get(mode)
     sparsity = mode.resolve_sparsity(sparsity)
     _check_allocation(allocation, mode)
+    if target is not None:
+        filters = choose_for_target(target, model, mode, sparsity, filters)
     if isinstance(mode, Channel):
         return _prune_channels(
             model, sparsity, mode, allocation, temperature, filters, inplace

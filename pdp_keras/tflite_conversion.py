@@ -78,6 +78,10 @@ QUANTIZATIONS: dict[str | None, Quantization] = {
 }
 
 
+# From the bytes of a .tflite file to those of another that computes the same.
+Edit = Callable[[bytes], bytes]
+
+
 @dataclasses.dataclass(frozen=True)
 class TracedModel:
     """A model as one TensorFlow function of named tensors.
@@ -86,11 +90,13 @@ class TracedModel:
         function: the `tf.types.experimental.ConcreteFunction`.
         variables: the `tf.Module` that holds what the function reads.
         outputs: the outputs' names, in the order of `keras.tree.flatten`.
+        edit: what is done to the bytes of a file made of it; None for nothing.
     """
 
     function: Any
     variables: Any
     outputs: tuple[str, ...]
+    edit: Edit | None = None
 
 
 def computes_in(model: keras.Model) -> str:
@@ -155,7 +161,10 @@ def call_unchanged(model: keras.Model, argument: Any) -> Any:
 
 
 def traced(
-    model: keras.Model, inputs: ModelInputs, batch_size: int | None
+    model: keras.Model,
+    inputs: ModelInputs,
+    batch_size: int | None,
+    edit: Edit | None = None,
 ) -> TracedModel:
     """Traces the model's inference as a function of named inputs and outputs.
 
@@ -163,6 +172,7 @@ def traced(
         model: a built model that computes in float32.
         inputs: from `tflite_inputs.model_inputs`.
         batch_size: the fixed batch, or None for any.
+        edit: what to do to the bytes of every file made of it.
 
     Raises:
         ExportError: the model cannot be called on symbolic tensors of that shape.
@@ -191,7 +201,7 @@ def traced(
         ) from error
     module = tf.Module()
     module.kept = [variable.value for variable in model.variables]
-    return TracedModel(function, module, tuple(names))
+    return TracedModel(function, module, tuple(names), edit)
 
 
 def output_names(model: keras.Model, outputs: Any) -> list[str]:
@@ -256,7 +266,8 @@ def tflite_bytes(
                     *converter.optimizations,
                     tf.lite.Optimize.EXPERIMENTAL_SPARSITY,
                 ]
-            return bytes(converter.convert())
+            data = bytes(converter.convert())
+            return model.edit(data) if model.edit else data
     except Exception as error:
         raise ExportError(
             "The model must be expressible in LiteRT's built-in operators, with the "

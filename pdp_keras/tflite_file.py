@@ -62,33 +62,33 @@ def stored_tensors(data: bytes) -> list[StoredTensor]:
     >>> tensors = stored_tensors(pathlib.Path("model.tflite").read_bytes())
     >>> [(t.name, t.values.shape, float(np.mean(t.values == 0))) for t in tensors]
     """
-    schema = _schema()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    _, model = load_model(data)
     return [
         StoredTensor(tensor.name.decode(), values, tensor.sparsity is not None)
         for graph in model.subgraphs
         for tensor in graph.tensors
         if tensor.shape is not None
         and len(tensor.shape) >= 2
-        and tensor.type in _DTYPES
-        and (values := _values(tensor, model.buffers[tensor.buffer].data)) is not None
+        and (values := tensor_values(tensor, model)) is not None
     ]
 
 
-def _schema() -> Any:
+def load_model(data: bytes) -> tuple[Any, Any]:
+    """The schema's module, and the file as its `ModelT`."""
     # Older releases of the runtime come without the schema; TensorFlow has it.
     try:
-        from ai_edge_litert import schema_py_generated
+        from ai_edge_litert import schema_py_generated as schema
     except ImportError:
-        from tensorflow.lite.python import schema_py_generated
-    return schema_py_generated
+        from tensorflow.lite.python import schema_py_generated as schema
+    return schema, schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
 
 
-def _values(tensor: Any, raw: Array | None) -> Array | None:
-    """The tensor's numbers less their zero point; None where none are stored."""
-    if raw is None or len(raw) == 0:
+def tensor_values(tensor: Any, model: Any) -> Array | None:
+    """The numbers of a `TensorT` less their zero point; None if none are stored."""
+    raw = model.buffers[tensor.buffer].data
+    if raw is None or len(raw) == 0 or tensor.type not in _DTYPES:
         return None
-    shape = tuple(int(size) for size in tensor.shape)
+    shape = tuple(int(size) for size in _list(tensor.shape))
     values = np.frombuffer(np.asarray(raw, "uint8").tobytes(), _DTYPES[tensor.type])
     if tensor.sparsity is not None:
         values = densified(values, shape, tensor.sparsity)

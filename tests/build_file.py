@@ -80,8 +80,8 @@ def _names(path: str, node: ast.AST) -> list[str]:
 
 def imports(root: Path, path: str, files: frozenset[str]) -> Imports:
     """What the file at `path` imports, where `files` are the project's own."""
-    # A script finds its neighbours by their bare names, and tests find the examples'.
-    folders = [f"{Path(path).parent.as_posix()}/", "", "examples/"]
+    # A script finds its neighbours by their bare names, and tests find the others'.
+    folders = [f"{Path(path).parent.as_posix()}/", "", "examples/", "benchmarks/"]
     if path.startswith(f"{PACKAGE}/"):
         folders = [""]
 

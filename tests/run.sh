@@ -26,6 +26,12 @@ setup_env "$environment" test,lint,backends "$constraints"
 if can_apt && ! dpkg --status dataset-fashion-mnist >/dev/null 2>&1; then
   apt_install dataset-fashion-mnist || echo "warning: no dataset-fashion-mnist" >&2
 fi
+# So do the tests in a browser without Chromium and Node.js.
+for package in chromium npm; do
+  if can_apt && ! command -v "$package" >/dev/null; then
+    apt_install "$package" || echo "warning: no $package" >&2
+  fi
+done
 
 check() {
   echo "== $*"

@@ -22,18 +22,26 @@ LAYERS = (
     ("wrapper", "channel_wrapper"),
     ("state", "channel_plan"),
     ("subclassed",),
-    ("prune", "strip", "callbacks", "report"),
-    ("plot",),
+    ("strip", "callbacks", "report"),
     # What ships a stripped model.
-    ("tflite_file", "tflite_inputs", "output_difference"),
-    ("tflite_conversion", "export_report"),
-    ("tflite_encoding",),
-    ("export",),
+    ("tflite_file", "tflite_inputs", "output_difference", "windows", "graph_copy"),
+    ("tflite_graph", "tflite_padding", "tflite_conversion", "windowed_layers"),
+    ("rewrite_normalization", "rewrite_head", "rewrite_factors"),
+    ("rewrite_padding", "rewrite_turn", "xnnpack"),
+    ("rewrites", "plain_model", "deploy_report", "vela"),
+    ("xnnpack_check", "ethos_check", "generic_check"),
+    ("targets", "export_report", "tflite_encoding"),
+    ("deploy", "export"),
+    # What chooses the layers to prune by the device.
+    ("prune_target",),
+    ("prune",),
+    ("plot",),
 )
 # Who must not even come to know whom through others: deployment, for one, never
 # sees a wrapper.
 NEVER = {
     "export": ("wrapper", "channel_wrapper", "prune", "callbacks"),
+    "deploy": ("wrapper", "channel_wrapper", "prune", "callbacks"),
     "surgery": ("wrapper", "channel_wrapper", "prune"),
     "prune": ("schedules", "callbacks"),
 }

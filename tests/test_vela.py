@@ -1,7 +1,5 @@
 """Arm's compiler for the Ethos-U85 recognises N:M sparsity in the exported file."""
 
-import csv
-
 import keras
 import numpy as np
 import pytest
@@ -9,16 +7,9 @@ from keras import layers
 from models import set_zeros
 
 import pdp_keras
-from pdp_keras import export
+from pdp_keras import vela
 
-vela = pytest.importorskip("ethosu.vela.vela", reason="needs ethos-u-vela")
-
-
-@pytest.fixture(autouse=True)
-def plain_target(monkeypatch):
-    """A target whose files hold their zeros densely, for Vela to compress."""
-    plain = export.Target(quantizations=("int8",), sparse_encoding=False)
-    monkeypatch.setitem(export.TARGETS, "plain", plain)
+pytest.importorskip("ethosu.vela.vela", reason="needs ethos-u-vela")
 
 
 def small_cnn():
@@ -67,17 +58,23 @@ def zero_two_of_four(model, axis):
 def estimate(model, folder):
     """Vela's figures for an int8 file: multiplications, cycles and bytes of weights."""
     path = folder / "model.tflite"
+    compiled = folder / "model_vela.tflite"
     images = np.random.default_rng(1).standard_normal((16, 32, 32, 16), "f4")
     report = pdp_keras.export_tflite(
-        model, path, target="plain", quantize="int8", representative_dataset=images
+        model,
+        path,
+        target="ethos-u",
+        quantize="int8",
+        representative_dataset=images,
+        accelerator="ethos-u85-256",
     )
     assert all(weight.lost == 0 for weight in report.weights)
-    arguments = ["--accelerator-config=ethos-u85-256", f"--output-dir={folder}"]
-    assert vela.main([str(path), *arguments]) == 0
-    (summary,) = folder.glob("model_summary_*.csv")
-    (row,) = csv.DictReader(summary.read_text().splitlines())
-    names = ("nn_macs", "cycles_total", "total_npu_encoded_weights")
-    return tuple(float(row[name]) for name in names)
+    assert not report.sparse_encoding
+    assert report.compiled.path == str(compiled)
+    assert compiled.stat().st_size > 0
+    assert report.compiled.cpu_operators == 0
+    assert "ethos-u85-256" in str(report)
+    return report.compiled.macs, report.compiled.cycles, report.compiled.weights_bytes
 
 
 def test_n_of_m_halves_the_multiplications_and_saves_cycles(tmp_path):
@@ -107,3 +104,48 @@ def test_as_many_zeros_anywhere_do_not_count(tmp_path):
     dense, _, _ = estimate(small_cnn(), tmp_path)
     macs, _, _ = estimate(stripped(sparsity=0.5, allocation="uniform"), tmp_path)
     assert macs == dense
+
+
+@pytest.mark.parametrize(
+    "accelerator", ["ethos-u55-128", "ethos-u65-256", "ethos-u85-512"]
+)
+def test_every_family(accelerator, tmp_path):
+    path = tmp_path / "model.tflite"
+    images = np.random.default_rng(1).standard_normal((16, 32, 32, 16), "f4")
+    pdp_keras.export_tflite(
+        stripped(mode="2:4"),
+        path,
+        target="ethos-u",
+        quantize="int8",
+        representative_dataset=images,
+    )
+    report = vela.compile_for_ethos_u(path.read_bytes(), accelerator)
+    assert (report.accelerator, report.path) == (accelerator, "")
+    assert min(report.milliseconds, report.cycles, report.macs) > 0
+    assert report.sram_bytes > 0
+    assert not list(tmp_path.glob("*_vela.tflite"))
+
+
+def test_bad_files_and_names(tmp_path):
+    with pytest.raises(vela.VelaError, match="must be able to compile"):
+        vela.compile_for_ethos_u(b"no model", "ethos-u85-256")
+    with pytest.raises(ValueError, match=r"Received: accelerator='ethos-u99'"):
+        vela.compile_for_ethos_u(b"", "ethos-u99")
+    with pytest.raises(ValueError, match=r"goes with target='ethos-u'"):
+        pdp_keras.export_tflite(
+            small_cnn(), tmp_path / "x.tflite", accelerator="ethos-u55-32"
+        )
+
+
+def test_vela_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(vela.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install ethos-u-vela"):
+        pdp_keras.export_tflite(
+            small_cnn(),
+            tmp_path / "x.tflite",
+            target="ethos-u",
+            quantize="int8",
+            representative_dataset=np.zeros((1, 32, 32, 16), "f4"),
+            accelerator="ethos-u55-32",
+        )
+    assert not list(tmp_path.iterdir())
