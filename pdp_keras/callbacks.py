@@ -110,7 +110,10 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             steps_per_epoch: training steps in an epoch; needed with
                 `update="step"` and with `schedule`.
         """
-        self._check_allocation(state.require_pruned(model))
+        parts = state.require_pruned(model)
+        if self.allocation is not None:
+            for part in parts:
+                part.mode.require_allocated(self.allocation)
         self._check_steps(steps_per_epoch)
         self._check_target(model)
         self._check_end(epochs, steps_per_epoch)
@@ -194,14 +197,6 @@ class PDPScheduleCallback(keras.callbacks.Callback):
                 "A schedule by step must know the number of steps in an epoch: pass "
                 "`steps_per_epoch` to `fit`, or use update='epoch'. "
                 f"Received: steps_per_epoch={steps_per_epoch}"
-            )
-
-    def _check_allocation(self, parts: list[state.Pruned]) -> None:
-        fixed = [part for part in parts if not part.is_allocated]
-        if fixed and self.allocation is not None:
-            raise ValueError(
-                f"{fixed[0].mode} decides the sparsity of every kernel itself; leave "
-                "`allocation` out. Received: allocation={self.allocation!r}"
             )
 
     def _check_target(self, model: Any) -> None:

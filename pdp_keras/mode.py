@@ -51,6 +51,18 @@ class Mode(abc.ABC):
             return self.default_sparsity
         return allocation.check_sparsity(sparsity)
 
+    def require_allocated(self, allocation: Any) -> None:
+        """Refuses an allocation where the mode leaves nothing to share out.
+
+        Raises:
+            ValueError: if the mode fixes the sparsity of every kernel.
+        """
+        if not self.is_allocated:
+            raise ValueError(
+                f"{self} decides the sparsity of every kernel itself; leave "
+                f"`allocation` out. Received: allocation={allocation!r}"
+            )
+
     def resolve_temperature(self, temperature: Any) -> temperatures.Temperature:
         """The temperature from what the user gave (None: nothing)."""
         given = self.default_temperature if temperature is None else temperature

@@ -241,14 +241,9 @@ def _choose(kernels: list[Kernel], filters: Any, mode: Mode) -> list[bool]:
 
 def _check_allocation(allocation: Any, mode: Mode) -> None:
     allocations.get(allocation)
-    defaults = ("global", "uniform")
-    if not mode.is_allocated and not (
-        isinstance(allocation, str) and allocation in defaults
-    ):
-        raise ValueError(
-            f"{mode} decides the sparsity of every kernel itself; leave `allocation` "
-            f"out. Received: allocation={allocation!r}"
-        )
+    # Both are what somebody has who left it out.
+    if not (isinstance(allocation, str) and allocation in ("global", "uniform")):
+        mode.require_allocated(allocation)
 
 
 def _check_model(model: Any, inplace: bool) -> None:
