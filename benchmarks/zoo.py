@@ -47,7 +47,9 @@ _CHILD = flags.DEFINE_string("child", None, "Used by the script itself: one name
 _CLASSES = 10
 _SIZES = (32, 71, 75, 96, 128, 160, 192, 224, 299, 331)
 _MOST_DIFFERENCE = 1e-4
-_MOST_PRECISE_DIFFERENCE = 1e-9
+# Deep networks with BatchNormalization and random weights multiply a rounding error by
+# up to 1e9; what a wrong removal changes would not be smaller in float64 at all.
+_MOST_PRECISE_DIFFERENCE = 1e-6
 # Below, the output hardly depends on the input, and a comparison proves nothing.
 _LEAST_SIGNAL = 1e-2
 
