@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
@@ -63,12 +64,15 @@ def install() -> None:
     if lacking := missing():
         raise BrowserError(lacking)
     wanted = json.loads((_FOLDER / "package.json").read_text())["dependencies"]
-    if all(_installed(name) == version for name, version in wanted.items()):
-        return
-    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
-    done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True)
-    if done.returncode:
-        raise BrowserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    # Tests run in several processes; one of them installs.
+    with (_FOLDER / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if all(_installed(name) == version for name, version in wanted.items()):
+            return
+        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
+        done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True)
+        if done.returncode:
+            raise BrowserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
 
 
 def _installed(name: str) -> str | None:
