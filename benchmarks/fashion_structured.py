@@ -72,7 +72,7 @@ METHODS = {
     "2:4 magnitude": Method("2:4", magnitude=True),
     "1:4 pdp": Method("1:4", final_temperature=0.001),
     "1:4 magnitude": Method("1:4", magnitude=True),
-    "channel pdp": Method("channel"),
+    "channel pdp": Method("channel", temperature=pdp_keras.RelativeTemperature(1e-3)),
     "channel magnitude": Method("channel", magnitude=True),
 }
 

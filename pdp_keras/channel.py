@@ -52,7 +52,7 @@ class Channel(Mode):
     default_sparsity = 0.5
     # Few channels, each with many weights: a wider band settles late which of them go,
     # and costs accuracy. See benchmarks/structured_temperature.py.
-    default_temperature = RelativeTemperature(0.001)
+    default_temperature = RelativeTemperature(0.01)
     prunes_outputs = True
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """Export of a plain Keras model to a .tflite file that was run and compared."""
 
+import dataclasses
 import gzip
 import importlib.metadata
 import importlib.util
@@ -148,7 +149,9 @@ def export_tflite(
     )
     calibration = tflite_inputs.batches(samples, inputs.flat, batch_size or 1)
     checks = _check_batches(model, inputs, samples, batch_size)
-    expected = [_keras_outputs(model, inputs, trace, batch) for batch in checks]
+    expected = []
+    if verify:
+        expected = [_keras_outputs(model, inputs, trace, batch) for batch in checks]
     if form.turned and not turn_inputs:
         checks = [turned_batch(batch) for batch in checks]
 
@@ -162,10 +165,12 @@ def export_tflite(
         computes_in = tflite_conversion.computes_in(model)
         _check_difference(difference, kind, computes_in, tolerance)
     _warn_if_no_faster(check, chosen is dense, reason)
+    files = {path: chosen.data}
     compiled = None
     if accelerator is not None:
         beside = path.with_name(f"{path.stem}_vela.tflite")
-        compiled = vela.compile_for_ethos_u(chosen.data, accelerator, beside)
+        files[beside], compiled = vela.compile_for_ethos_u(chosen.data, accelerator)
+        compiled = dataclasses.replace(compiled, path=str(beside))
 
     report = ExportReport(
         path=str(path),
@@ -185,7 +190,8 @@ def export_tflite(
         check=check,
         compiled=compiled,
     )
-    _write(path, chosen.data)
+    for file, data in files.items():
+        _write(file, data)
     return report
 
 

@@ -272,6 +272,15 @@ def flattened(model: Any) -> Any:
     return rebuilt(graph, emit, copies)
 
 
+def is_of_keras(activation: Any) -> bool:
+    """Whether an activation is one of Keras's own.
+
+    Those treat every position alike; any other function might look at where it is.
+    """
+    name = getattr(activation, "__name__", "")
+    return getattr(keras.activations, name, None) is activation
+
+
 def _renaming(
     operation: Any, prefix: str, taken: set[str]
 ) -> Callable[[Config], Config]:

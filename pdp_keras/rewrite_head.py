@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import layers
 
 from pdp_keras.graph_copy import (
@@ -19,6 +20,7 @@ from pdp_keras.graph_copy import (
     Graph,
     Tensors,
     flattened,
+    is_of_keras,
     rebuilt,
 )
 
@@ -135,6 +137,8 @@ def _fits(call: Call) -> bool:
     layer = call.operation
     if type(layer) in _FLATTENING:
         return len(call.outputs[0].shape) == 2
+    if not is_of_keras(getattr(layer, "activation", keras.activations.linear)):
+        return False
     return type(layer) in _SAME_ON_VECTORS or _is_pointwise(layer)
 
 

@@ -29,6 +29,7 @@ from pdp_keras.graph_copy import (
     Graph,
     Tensors,
     flattened,
+    is_of_keras,
     rebuilt,
 )
 from pdp_keras.windowed_layers import CONVOLUTIONS, emit_convolution, find_windows
@@ -140,15 +141,9 @@ def _normalization(turning: _Turning, call: Call, tensors: Tensors) -> Any:
 
 def _activation(turning: _Turning, call: Call, tensors: Tensors) -> Any:
     # Any other function might look at the positions.
-    if is_known(call.operation.activation):
+    if is_of_keras(call.operation.activation):
         return _as_it_is(turning, call, tensors)
     return None
-
-
-def is_known(activation: Any) -> bool:
-    """Whether an activation is one of Keras's own: at most along the channels."""
-    name = getattr(activation, "__name__", "")
-    return getattr(keras.activations, name, None) is activation
 
 
 def _merge(turning: _Turning, call: Call, tensors: Tensors) -> Any:
@@ -187,7 +182,7 @@ def _convolution(turning: _Turning, call: Call, tensors: Tensors) -> Any:
     layer = call.operation
     # Its own ZeroPadding2D, if any, has been turned already and stays where it is.
     windowed = find_windows(turning.graph, call, with_padding=False)
-    if windowed is None or not is_known(layer.activation):
+    if windowed is None or not is_of_keras(layer.activation):
         return None
 
     def flipped(values: Arrays) -> Arrays:

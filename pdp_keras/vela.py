@@ -10,10 +10,8 @@ import csv
 import dataclasses
 import importlib.metadata
 import importlib.util
-import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,7 +36,7 @@ class VelaReport:
 
     Attributes:
         accelerator: one of `ACCELERATORS`.
-        path: the compiled file; empty if it was not kept.
+        path: the compiled file; empty if it was not written.
         milliseconds: of one inference.
         cycles: of one inference, waiting for memory included.
         macs: multiply-accumulates that the NPU carries out.
@@ -89,15 +87,15 @@ def check_accelerator(accelerator: str) -> None:
         )
 
 
-def compile_for_ethos_u(
-    data: bytes, accelerator: str, path: str | os.PathLike[str] | None = None
-) -> VelaReport:
+def compile_for_ethos_u(data: bytes, accelerator: str) -> tuple[bytes, VelaReport]:
     """Compiles a file.
 
     Args:
         data: the content of a full int8 .tflite file with a fixed batch.
         accelerator: one of `ACCELERATORS`: the NPU and its multiplications a cycle.
-        path: where to put the compiled file; None for the figures alone.
+
+    Returns:
+        The content of the compiled file, and Vela's figures.
 
     Raises:
         ValueError, ImportError: see `check_accelerator`.
@@ -126,15 +124,14 @@ def compile_for_ethos_u(
                 f"{(done.stderr or done.stdout).strip()[-1000:]}"
             )
         (row,) = csv.DictReader(summaries[0].read_text().splitlines())
-        if path is not None:
-            shutil.copyfile(folder / "model_vela.tflite", path)
+        compiled = (folder / "model_vela.tflite").read_bytes()
 
     def number(name: str) -> float:
         return float(row.get(name) or 0)
 
-    return VelaReport(
+    return compiled, VelaReport(
         accelerator,
-        "" if path is None else str(path),
+        "",
         1000 * number("inference_time"),
         number("cycles_total"),
         int(number("nn_macs")),

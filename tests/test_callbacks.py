@@ -252,7 +252,10 @@ np.savez({out!r}, *[np.asarray(v) for v in model.variables])
     [
         {"warmup_epochs": 1, "ramp_epochs": 1},
         {"warmup_epochs": 0, "ramp_epochs": 2, "update": "step"},
-        {"warmup_epochs": 0, "ramp_epochs": 1, "allocation": "uniform"},
+        pytest.param(
+            {"warmup_epochs": 0, "ramp_epochs": 1, "allocation": "uniform"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["epoch", "step", "allocation"],
 )

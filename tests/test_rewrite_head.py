@@ -1,5 +1,6 @@
 """Heads of 1x1 convolutions become Dense layers; gates stay what they are."""
 
+import keras
 import pytest
 from image_models import assert_same, gated, mobile, randomized
 from keras import Input, Model, layers
@@ -42,6 +43,12 @@ def pooled(*rest, outputs=lambda x: x):
     return Model(inputs, x)
 
 
+@keras.saving.register_keras_serializable("pdp_keras_tests")
+def add_sizes(x):
+    """An activation of one's own that looks at the shape."""
+    return x + float(len(x.shape))
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -50,6 +57,7 @@ def pooled(*rest, outputs=lambda x: x):
         lambda: pooled(layers.Conv2D(4, 1, groups=2), layers.Flatten()),
         lambda: pooled(layers.Conv2D(4, 3, padding="same"), layers.Flatten()),
         lambda: pooled(layers.Conv2D(4, 1), layers.UpSampling2D(2)),
+        lambda: pooled(layers.Conv2D(4, 1, activation=add_sizes), layers.Flatten()),
         lambda: pooled(layers.Conv2D(4, 1), layers.LayerNormalization(axis=[1, 2, 3])),
     ],
 )

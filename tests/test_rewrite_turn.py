@@ -165,7 +165,7 @@ def test_graphs(build):
     assert turned.input_shape == model.input_shape
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.data())
 def test_any_chain_of_convolutions(data):
     keras.utils.clear_session()

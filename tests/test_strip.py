@@ -73,7 +73,11 @@ def test_constant_weights_reach_the_target():
 
 @pytest.mark.parametrize(
     "make",
-    [models.mlp, models.cnn, MODELS["recurrent layers"]],
+    [
+        pytest.param(models.mlp, marks=pytest.mark.slow),
+        models.cnn,
+        pytest.param(MODELS["recurrent layers"], marks=pytest.mark.slow),
+    ],
     ids=["sequential", "functional", "recurrent"],
 )
 def test_stripped_model_loads_where_the_package_is_not_installed(make, tmp_path):

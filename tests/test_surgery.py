@@ -150,7 +150,7 @@ def test_adapted_statistics_are_copied():
     assert difference(model, {"a": np.arange(4) < 2})[0] <= TOLERANCE
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.data(), st.integers(0, 1000))
 def test_random_graphs(data, seed):
     check_random(data.draw, seed)

@@ -119,7 +119,8 @@ def test_every_family(accelerator, tmp_path):
         quantize="int8",
         representative_dataset=images,
     )
-    report = vela.compile_for_ethos_u(path.read_bytes(), accelerator)
+    data, report = vela.compile_for_ethos_u(path.read_bytes(), accelerator)
+    assert data[4:8] == b"TFL3"
     assert (report.accelerator, report.path) == (accelerator, "")
     assert min(report.milliseconds, report.cycles, report.macs) > 0
     assert report.sram_bytes > 0
