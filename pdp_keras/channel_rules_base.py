@@ -24,6 +24,7 @@ from pdp_keras.channel_labels import (
     fixed_tensor,
     squash,
 )
+from pdp_keras.layer_table import find_with_call
 
 MAKES, READS, FOLLOWS, NORMALIZES = ROLES = ("makes", "reads", "follows", "normalizes")
 
@@ -350,11 +351,8 @@ RULES: dict[type | str, ChannelRule] = {}
 
 def find_rule(operation_class: Any) -> ChannelRule | None:
     """The rule of a class, or of a base class whose `call` it inherits."""
-    for base in operation_class.__mro__:
-        rule = RULES.get(base) or RULES.get(f"{base.__module__}.{base.__name__}")
-        if rule is not None:
-            return rule if operation_class.call is base.call else None
-    return None
+    rule: ChannelRule | None = find_with_call(RULES, operation_class)
+    return rule
 
 
 def computes_kernel(layer: Any) -> bool:

@@ -183,6 +183,23 @@ def find_row(layer_class: type) -> Row | None:
     return next((_ROWS[c] for c in layer_class.__mro__ if c in _ROWS), None)
 
 
+def find_with_call(table: Mapping[Any, Any], operation_class: Any) -> Any:
+    """The entry of a class, or of a base class whose `call` it inherits.
+
+    Args:
+        table: by class, or by `module.Name` of classes that are not public.
+        operation_class: of a layer or operation.
+
+    Returns:
+        None without one, and for a class that has a `call` of its own.
+    """
+    for base in operation_class.__mro__:
+        entry = table.get(base) or table.get(f"{base.__module__}.{base.__name__}")
+        if entry is not None:
+            return entry if operation_class.call is base.call else None
+    return None
+
+
 def register_prunable_layer(
     layer_class: type, kernels: Mapping[str, AxesOf] | None = None, *, reason: str = ""
 ) -> None:

@@ -32,6 +32,7 @@ from pdp_keras.graph_copy import (
     is_of_keras,
     rebuilt,
 )
+from pdp_keras.layer_table import find_with_call
 from pdp_keras.windowed_layers import CONVOLUTIONS, emit_convolution, find_windows
 
 # Makes a call on turned inputs, so that its outputs are turned; None if it cannot.
@@ -98,7 +99,7 @@ class _Turning:
         """Makes a call turned if it can be, else on images turned back."""
         images = [x for x in call.inputs if is_image(x)]
         if images and all(id(x) in self.turned for x in images):
-            turn = _find_turn(type(call.operation))
+            turn = find_with_call(_TURNS, type(call.operation))
             outputs = turn and turn(self, call, tensors)
             if outputs is not None:
                 self.turned.update(id(x) for x in call.outputs if is_image(x))
@@ -303,11 +304,3 @@ _TURNS: dict[type | str, _Turn] = {
     ),
     "keras.src.ops.numpy.Mean": _mean,
 }
-
-
-def _find_turn(operation_class: Any) -> _Turn | None:
-    for base in operation_class.__mro__:
-        turn = _TURNS.get(base) or _TURNS.get(f"{base.__module__}.{base.__name__}")
-        if turn is not None:
-            return turn if operation_class.call is base.call else None
-    return None

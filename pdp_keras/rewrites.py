@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pdp_keras.graph_copy import Graph, flattened
+from pdp_keras.graph_copy import Graph
 from pdp_keras.rewrite_factors import fold_factors
 from pdp_keras.rewrite_head import pool_to_vectors
 from pdp_keras.rewrite_normalization import fold_normalization
@@ -58,7 +58,7 @@ def rewrite_for_xnnpack(model: Any, *, turn_inputs: bool = True) -> Rewritten:
 
 
 def _count_symmetric(model: Any) -> int:
-    return len(list(find_symmetric(Graph(flattened(model)))))
+    return len(list(find_symmetric(Graph(model))))
 
 
 def turned_batch(batch: dict[str, Any]) -> dict[str, Any]:

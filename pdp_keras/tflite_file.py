@@ -88,7 +88,7 @@ def tensor_values(tensor: Any, model: Any) -> Array | None:
     raw = model.buffers[tensor.buffer].data
     if raw is None or len(raw) == 0 or tensor.type not in _DTYPES:
         return None
-    shape = tuple(int(size) for size in _list(tensor.shape))
+    shape = tuple(int(size) for size in listed(tensor.shape))
     values = np.frombuffer(np.asarray(raw, "uint8").tobytes(), _DTYPES[tensor.type])
     if tensor.sparsity is not None:
         values = densified(values, shape, tensor.sparsity)
@@ -122,7 +122,7 @@ def densified(stored: Array, shape: Sequence[int], sparsity: Any) -> Array:
     """
     rank = len(shape)
     order = [int(d) for d in sparsity.traversalOrder]
-    blocks = [int(d) for d in _list(sparsity.blockMap)]
+    blocks = [int(d) for d in listed(sparsity.blockMap)]
     coordinates: dict[int, Array] = {}
     nodes = 1
     for dimension, level in zip(order, sparsity.dimMetadata, strict=True):
@@ -148,7 +148,8 @@ def densified(stored: Array, shape: Sequence[int], sparsity: Any) -> Array:
     return full
 
 
-def _list(values: Any) -> Any:
+def listed(values: Any) -> Any:
+    """What the schema leaves out where it is empty, as an empty list."""
     return [] if values is None else values
 
 

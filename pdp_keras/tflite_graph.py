@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-
-from pdp_keras.tflite_file import Array, load_model, tensor_values
+from pdp_keras.tflite_file import Array, listed, load_model, tensor_values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +68,7 @@ def read_graph(data: bytes) -> FileGraph:
     tensors = [
         FileTensor(
             index,
-            tuple(int(size) for size in _list(tensor.shape)),
+            tuple(int(size) for size in listed(tensor.shape)),
             tensor.type in floats,
             tensor_values(tensor, model),
         )
@@ -97,7 +95,3 @@ def read_graph(data: bytes) -> FileGraph:
         tuple(int(i) for i in graph.inputs),
         tuple(int(i) for i in graph.outputs),
     )
-
-
-def _list(values: Any) -> Any:
-    return [] if values is None else np.asarray(values).tolist()
