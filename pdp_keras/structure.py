@@ -9,6 +9,7 @@ is, and the new one has its own variables.
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -333,15 +334,24 @@ def copy_variables(old: Any, new: Any, values: dict[int, Any] | None = None) -> 
     for source, target in zip(sources, targets, strict=True):
         # A copy: two variables that share an array fail on JAX, which donates it.
         target.assign(ops.copy((values or {}).get(id(source), source.value)))
-    finalize_state(new)
+    renew_state(old, new)
 
 
-def finalize_state(layer: Any) -> None:
-    """Lets the layers inside that compute with copies of their variables renew them.
+def renew_state(old: Any, new: Any) -> None:
+    """Gives a layer that has another's variables the rest of its state.
 
-    `keras.layers.Normalization` does, and would go on with the old statistics.
+    Vocabularies are kept in tables. `keras.layers.Normalization` computes with copies
+    of its variables, and would go on with its first statistics.
     """
-    for inner in layer._flatten_layers():
+    sources, targets = (
+        [inner for inner in layer._flatten_layers() if hasattr(inner, "save_assets")]
+        for layer in (old, new)
+    )
+    for source, target in zip(sources, targets, strict=True):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
+    for inner in new._flatten_layers():
         if isinstance(inner, keras.layers.Normalization) and inner.built:
             inner.finalize_state()
 

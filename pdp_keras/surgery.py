@@ -12,7 +12,7 @@ from keras import ops
 from pdp_keras.channel_graph import ChannelPlan, find_channels
 from pdp_keras.channel_labels import LabelledTensor
 from pdp_keras.channel_rules import Kept, find_rule
-from pdp_keras.structure import finalize_state, make_anew, rebuild_graph
+from pdp_keras.structure import make_anew, rebuild_graph, renew_state
 
 
 def remove_channels(model: Any, keep: Mapping[str, Any]) -> Any:
@@ -134,7 +134,7 @@ class _Cut:
                     f"of shape {tuple(target.shape)}"
                 )
             target.assign(value)
-        finalize_state(new)
+        renew_state(old, new)
 
     def _alive(self, x: LabelledTensor) -> list[np.ndarray | None]:
         x = self.trace.atoms.refresh(x)

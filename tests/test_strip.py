@@ -12,7 +12,14 @@ from channel_models import ARCHITECTURES
 from keras import layers
 from test_prune import MODELS, Unconfigurable, flat, inputs_for
 
-from pdp_keras import Channel, PDPWrapper, prune_model, state, strip_pruning
+from pdp_keras import (
+    Channel,
+    PDPScheduleCallback,
+    PDPWrapper,
+    prune_model,
+    state,
+    strip_pruning,
+)
 from pdp_keras.kernels import find_kernels
 
 
@@ -387,3 +394,25 @@ def test_errors_of_channels():
         ValueError, match=r"finite.*Received: NaN or inf.*'first/kernel'"
     ):
         strip_pruning(pruned)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text")
+@pytest.mark.parametrize("mode", [None, "channel"])
+def test_vocabularies_that_were_learned_come_along(mode):
+    import tensorflow as tf
+
+    vectorize = layers.TextVectorization(max_tokens=10, output_sequence_length=4)
+    vectorize.adapt(["a sparse model", "a fast model"])
+    text = keras.Input((1,), dtype="string")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(10, 8)(vectorize(text)))
+    model = keras.Model(text, layers.Dense(3)(layers.Dense(16, "relu")(x)))
+    words = tf.constant([["a fast model"], ["sparse"]])
+    arguments = {"mode": mode} if mode else {}
+    pruned = prune_model(model, 0.5, **arguments)
+    np.testing.assert_allclose(pruned(words), model(words), rtol=1e-5, atol=1e-7)
+    schedule = PDPScheduleCallback(ramp_epochs=1)
+    schedule.start(pruned, epochs=1)
+    schedule.start_epoch(0)
+    small = strip_pruning(pruned)
+    expected = pruned(words, training=False)
+    np.testing.assert_allclose(small(words), expected, rtol=1e-5, atol=1e-7)
