@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from pdp_keras.structure import finalize_state, is_graph, make_anew
+from pdp_keras.structure import is_graph, make_anew, renew_state
 
 Config = dict[str, Any]
 Arrays = list[np.ndarray]
@@ -126,7 +126,7 @@ class Copies:
         self._made: dict[tuple[int, str], Any] = {}
         self._pairs: list[tuple[Any, Any, Convert | None]] = []
         self._names = {call.operation.name for call in graph.calls}
-        self._names |= {_input_name(x) for x in graph.model.inputs}
+        self._names |= {input_name(x) for x in graph.model.inputs}
         self._used: set[str] = set()
 
     def of(
@@ -193,7 +193,7 @@ class Copies:
                 )
             for value, variable in zip(values, new.variables, strict=True):
                 variable.assign(value)
-            finalize_state(new)
+            renew_state(old, new)
 
 
 def rebuilt(
@@ -218,7 +218,7 @@ def rebuilt(
     """
     old = graph.model
     inputs = [
-        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=_input_name(x))
+        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=input_name(x))
         for x in old.inputs
     ]
     tensors = {
@@ -232,8 +232,8 @@ def rebuilt(
         finish(x, tensors[id(x)]) if finish else tensors[id(x)] for x in old.outputs
     ]
     model = keras.Model(
-        _packed(old, "_inputs_struct", inputs),
-        _packed(old, "_outputs_struct", outputs),
+        packed(old, "_inputs_struct", inputs),
+        packed(old, "_outputs_struct", outputs),
         name=old.name,
     )
     copies.copy_values()
@@ -327,11 +327,13 @@ def _calls(model: Any) -> Iterator[Call]:
             )
 
 
-def _input_name(tensor: Any) -> str:
+def input_name(tensor: Any) -> str:
+    """The name of a model's input."""
     return str(tensor._keras_history.operation.name)
 
 
-def _packed(model: Any, attribute: str, flat: list[Any]) -> Any:
+def packed(model: Any, attribute: str, flat: list[Any]) -> Any:
+    """Tensors in the structure of a model's inputs or outputs."""
     structure = getattr(model, attribute, None)
     if structure is None:  # Sequential
         return flat[0]

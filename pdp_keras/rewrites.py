@@ -10,16 +10,19 @@ from pdp_keras.rewrite_factors import fold_factors
 from pdp_keras.rewrite_head import pool_to_vectors
 from pdp_keras.rewrite_normalization import fold_normalization
 from pdp_keras.rewrite_padding import find_symmetric, pad_symmetrically
+from pdp_keras.rewrite_preprocessing import Split, split_preprocessing
 from pdp_keras.rewrite_turn import half_turn, is_image
 
 __all__ = [
     "Rewritten",
+    "Split",
     "fold_factors",
     "fold_normalization",
     "half_turn",
     "pad_symmetrically",
     "pool_to_vectors",
     "rewrite_for_xnnpack",
+    "split_preprocessing",
     "turned_batch",
 ]
 

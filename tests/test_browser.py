@@ -10,11 +10,11 @@ from image_models import inputs_of, mobile, randomized, zero_pointwise
 
 import pdp_keras
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-import browser
+import litert_js
 
-pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
+pytestmark = pytest.mark.skipif(bool(litert_js.missing()), reason=litert_js.missing())
 
 
 def exported(model, path, **arguments):
@@ -47,7 +47,7 @@ def test_sparse_kernels_run_and_compute_the_same(network, tmp_path):
     rewritten = exported(network, tmp_path / "rewritten.tflite", target="xnnpack")
     assert rewritten[0].check.runs_sparse
     x = inputs_of(network, 2) * np.array([0.3, 3.0], "f4").reshape(-1, 1, 1, 1)
-    runs = browser.run_files(
+    runs = litert_js.run_files(
         [converted[1], rewritten[1]],
         [{"image": x[i : i + 1]} for i in range(2)],
         rounds=5,
@@ -75,7 +75,7 @@ def test_every_head_and_size(arguments, tolerance, tmp_path):
     report, data = exported(model, tmp_path / "model.tflite", target="xnnpack")
     assert report.check.runs_sparse
     x = inputs_of(model, 2)
-    (run,) = browser.run_files([data], [{"image": x[i : i + 1]} for i in range(2)])
+    (run,) = litert_js.run_files([data], [{"image": x[i : i + 1]} for i in range(2)])
     expected = np.asarray(model(x))
     apart = np.abs(outputs(run, expected.shape[1:]) - expected).max()
     assert apart <= tolerance * np.abs(expected).max()
@@ -93,12 +93,12 @@ def test_float16_and_turned_by_the_caller(tmp_path):
     assert report.turned == "by the caller"
     x = inputs_of(model, 2)
     batches = [{"image": x[i : i + 1, ::-1, ::-1]} for i in range(2)]
-    (run,) = browser.run_files([data], batches)
+    (run,) = litert_js.run_files([data], batches)
     expected = np.asarray(model(x))
     apart = np.abs(outputs(run, expected.shape[1:]) - expected).max()
     assert apart <= 1e-2 * np.abs(expected).max()
 
 
 def test_a_file_that_does_not_load_is_an_error():
-    with pytest.raises(browser.BrowserError, match="must run in the browser"):
-        browser.run_files([b"no model"], [{"image": np.zeros((1, 2, 2, 3))}])
+    with pytest.raises(litert_js.BrowserError, match="must run in the browser"):
+        litert_js.run_files([b"no model"], [{"image": np.zeros((1, 2, 2, 3))}])

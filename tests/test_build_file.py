@@ -27,7 +27,7 @@ LAYERS = (
     ("tflite_file", "tflite_inputs", "output_difference", "windows", "graph_copy"),
     ("tflite_graph", "tflite_padding", "tflite_conversion", "windowed_layers"),
     ("rewrite_normalization", "rewrite_head", "rewrite_factors"),
-    ("rewrite_padding", "rewrite_turn", "xnnpack"),
+    ("rewrite_padding", "rewrite_turn", "rewrite_preprocessing", "xnnpack"),
     ("rewrites", "plain_model", "deploy_report", "vela"),
     ("xnnpack_check", "ethos_check", "generic_check"),
     ("targets", "export_report", "tflite_encoding"),

@@ -1,0 +1,305 @@
+"""From training to a file that is fast: MobileNetV2 through PDP to LiteRT.js.
+
+    python examples/mobile.py                          # digits, minutes
+    python examples/mobile.py --dataset=fashion_mnist  # two hours on two cores
+    python examples/serve.py                           # then: the page with both
+
+A dense and a pruned MobileNetV2 start from the same weights and train for the same
+number of epochs, on images that a layer in the network resizes. Only what pays on the
+target "xnnpack" is pruned, the 1x1 convolutions. Both networks are exported, run on
+the test images in LiteRT and, where Node.js and Chromium are installed, timed in the
+browser. Into `--output_dir` go the files, what the page of `serve.py` needs, and all
+figures (`results.json`).
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+import data
+import keras
+import litert_js
+import numpy as np
+from absl import app, flags
+from training import (  # before the library: it quiets TensorFlow
+    Recipe,
+    fit,
+    heading,
+    keras_test_accuracy,
+    new_schedule,
+    tflite_test_accuracy,
+)
+
+import pdp_keras
+from pdp_keras.export import ExportError
+
+RECIPES = {
+    "digits": Recipe(epochs=30, warmup_epochs=3, ramp_epochs=10),
+    "fashion_mnist": Recipe(epochs=10, warmup_epochs=1, ramp_epochs=4),
+}
+LABELS = {
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+}
+_SAMPLES = 96  # test images for the page
+
+_DATASET = flags.DEFINE_string(
+    "dataset", "digits", "'digits', or a data set of TensorFlow Datasets by name."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder with IDX files, or folder of TensorFlow Datasets."
+)
+_SPARSITY = flags.DEFINE_float("sparsity", 0.85, "Of the 1x1 convolutions.")
+_SIZE = flags.DEFINE_integer("size", 64, "Images are resized to it.", lower_bound=32)
+_ALPHA = flags.DEFINE_float("alpha", 1.0, "MobileNetV2's width, such as 0.35 or 1.")
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Default: depends on the data set.", lower_bound=4
+)
+_IMAGES = flags.DEFINE_integer(
+    "images", None, "Train on the first so many images. Default: all.", lower_bound=1
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the weights and batches.", lower_bound=0)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", "pdp_output/mobile", "Folder for the results."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One way to write a network as a file, for the table of sizes."""
+
+    target: str
+    quantize: str | None
+
+
+# The dense network is written as anybody would.
+KINDS = {
+    "dense": {"": Kind("generic", None), "_float16": Kind("generic", "float16")},
+    "sparse": {"": Kind("xnnpack", None), "_float16": Kind("xnnpack", "float16")},
+}
+for _kinds in KINDS.values():
+    _kinds["_int8"] = Kind("generic", "int8")
+
+
+def build_model(
+    image_shape: tuple[int, int, int], num_classes: int, size: int, alpha: float
+) -> keras.Model:
+    """MobileNetV2 for images in [0, 1] of any size, grey or coloured, to logits."""
+    inputs = x = keras.Input(image_shape, name="image")
+    x = keras.layers.Resizing(size, size, name="resize")(x)
+    if image_shape[-1] == 1:
+        x = keras.layers.Concatenate(name="colours")([x, x, x])
+    x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")(x)
+    model = keras.applications.MobileNetV2(
+        input_tensor=x,
+        alpha=alpha,
+        weights=None,
+        classes=num_classes,
+        classifier_activation=None,
+    )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # Its 0.999 needs far more steps than a small data set has.
+            layer.momentum = 0.9
+    return keras.Model(inputs, model.output, name="mobilenetv2")
+
+
+def recipe_from_flags() -> Recipe:
+    """The data set's recipe; with other epochs, in the same proportions."""
+    recipe = RECIPES.get(_DATASET.value, RECIPES["digits"])
+    if _EPOCHS.value is None:
+        return recipe
+    part = _EPOCHS.value / recipe.epochs
+    return dataclasses.replace(
+        recipe,
+        epochs=_EPOCHS.value,
+        warmup_epochs=max(1, round(part * recipe.warmup_epochs)),
+        ramp_epochs=max(1, round(part * recipe.ramp_epochs)),
+    )
+
+
+def load_images() -> data.ImageData:
+    """The data set, cut to `--images`."""
+    images = data.load(_DATASET.value, _DATA_DIR.value)
+    return dataclasses.replace(
+        images,
+        x_train=images.x_train[: _IMAGES.value],
+        y_train=images.y_train[: _IMAGES.value],
+    )
+
+
+def export(
+    models: dict[str, keras.Model], images: data.ImageData, folder: pathlib.Path
+) -> list[dict[str, Any]]:
+    """Writes and tests every file of both networks."""
+    rows = []
+    for name, model in models.items():
+        for suffix, kind in KINDS[name].items():
+            path = folder / f"{name}{suffix}.tflite"
+            report = pdp_keras.export_tflite(
+                model,
+                path,
+                target=kind.target,
+                quantize=kind.quantize,
+                representative_dataset=images.x_train[:256],
+            )
+            rows.append(
+                {
+                    "file": path.name,
+                    "size_bytes": report.size_bytes,
+                    "gzip_bytes": report.gzip_bytes,
+                    "sparse_encoding": report.sparse_encoding,
+                    "relative_difference": report.relative_difference,
+                    "test_accuracy": tflite_test_accuracy(path, images),
+                }
+            )
+    return rows
+
+
+def time_in_browser(
+    rows: list[dict[str, Any]], images: data.ImageData, folder: pathlib.Path
+) -> None:
+    """Adds each file's milliseconds in LiteRT.js to its row, if they can be had."""
+    if lacking := litert_js.missing():
+        print(f"  not timed in the browser: {lacking}")
+        return
+    files = [(folder / row["file"]).read_bytes() for row in rows]
+    batches = [{"image": images.x_test[:1]}]
+    for row, run in zip(
+        rows, litert_js.run_files(files, batches, rounds=9, runs=20), strict=True
+    ):
+        row["browser_ms"] = run.milliseconds
+
+
+def write_page(
+    folder: pathlib.Path, images: data.ImageData, rows: list[dict[str, Any]], title: str
+) -> None:
+    """Writes what the page needs beside the files: `page.json`.
+
+    Args:
+        folder: where `dense.tflite` and `sparse.tflite` are.
+        images: their test images are offered on the page.
+        rows: with "file", "size_bytes" and "gzip_bytes" of both files.
+        title: what the page says about the networks.
+    """
+    sizes = {row["file"].removesuffix(".tflite"): row for row in rows}
+    numbers = [str(i) for i in range(images.num_classes)]
+    page = {
+        "title": title,
+        "shape": images.x_test.shape[1:],
+        "labels": LABELS.get(images.name, numbers),
+        "files": {
+            name: {
+                "file": f"{name}.tflite",
+                "bytes": sizes[name]["size_bytes"],
+                "gzip": sizes[name]["gzip_bytes"],
+            }
+            for name in KINDS
+        },
+        "samples": [
+            {
+                "pixels": base64.b64encode(np.uint8(np.round(255 * x))).decode(),
+                "label": int(y),
+            }
+            for x, y in zip(images.x_test[:_SAMPLES], images.y_test, strict=False)
+        ],
+    }
+    (folder / "page.json").write_text(json.dumps(page))
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """One line a file."""
+    heading("Files")
+    timed = "browser_ms" in rows[0]
+    print(
+        f"  {'file':<22}{'KiB':>9}{'gzipped':>10}{'zeros':>9}{'LiteRT test':>13}"
+        + (f"{'browser':>12}" if timed else "")
+    )
+    for row in rows:
+        stored = "sparse" if row["sparse_encoding"] else ""
+        print(
+            f"  {row['file']:<22}{row['size_bytes'] / 1024:>9.0f}"
+            f"{row['gzip_bytes'] / 1024:>10.0f}{stored:>9}{row['test_accuracy']:>13.2%}"
+            + (f"{row['browser_ms']:>9.2f} ms" if timed else "")
+        )
+
+
+def run() -> None:
+    """Everything from the flags to the files."""
+    recipe, images = recipe_from_flags(), load_images()
+    keras.utils.set_random_seed(_SEED.value)
+    dense = build_model(
+        images.x_train.shape[1:], images.num_classes, _SIZE.value, _ALPHA.value
+    )
+    pruned = pdp_keras.prune_model(dense, _SPARSITY.value, target="xnnpack")
+    folder = pathlib.Path(_OUTPUT_DIR.value).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    print(
+        f"{images.name}: {len(images.x_train):,} training images, resized to "
+        f"{_SIZE.value}×{_SIZE.value}; {dense.count_params():,} parameters"
+    )
+    heading(f"Dense, {recipe.epochs} epochs")
+    _, dense_seconds = fit(dense, images, recipe, _SEED.value)
+    heading(
+        f"1x1 convolutions pruned to {_SPARSITY.value:.0%}: {recipe.warmup_epochs} "
+        f"warm-up + {recipe.ramp_epochs} ramp of {recipe.epochs} epochs"
+    )
+    schedule = new_schedule(recipe)
+    _, pruned_seconds = fit(pruned, images, recipe, _SEED.value, schedule)
+    models = {"dense": dense, "sparse": pdp_keras.strip_pruning(pruned)}
+    print(f"\n{pdp_keras.deploy_check(models['sparse'], 'xnnpack').summary}")
+
+    # From here on the test data is used, and nothing is decided any more.
+    accuracy = {name: keras_test_accuracy(m, images) for name, m in models.items()}
+    rows = export(models, images, folder)
+    time_in_browser(rows, images, folder)
+    print_table(rows)
+    title = (
+        f"MobileNetV2 on {images.name}: test accuracy {accuracy['dense']:.2%} dense, "
+        f"{accuracy['sparse']:.2%} with {_SPARSITY.value:.0%} zeros in its 1×1 "
+        "convolutions."
+    )
+    write_page(folder, images, rows, title)
+    results = {
+        "dataset": images.name,
+        "images": len(images.x_train),
+        "size": _SIZE.value,
+        "alpha": _ALPHA.value,
+        "sparsity": _SPARSITY.value,
+        "recipe": dataclasses.asdict(recipe),
+        "test_accuracy": accuracy,
+        "seconds": {"dense": dense_seconds, "pruned": pruned_seconds},
+        "files": rows,
+    }
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(f"\n{title}\n\nSee both side by side: python examples/serve.py")
+
+
+def main(argv: list[str]) -> None:
+    """Everything, with the errors that a user can mend in one line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
+    try:
+        run()
+    except (ValueError, OSError, ImportError, ExportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,128 @@
+"""What the training scripts share: recipe, one line an epoch, test accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import pathlib
+import time
+from typing import Any
+
+# TensorFlow reports its start-up on the console unless told not to beforehand.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import data
+import keras
+import numpy as np
+
+import pdp_keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How long, in epochs, and how fast to train on one data set."""
+
+    epochs: int
+    warmup_epochs: int
+    ramp_epochs: int
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+
+
+def compile_model(model: keras.Model, recipe: Recipe, examples: int) -> None:
+    """Prepares for training: Adam with a learning rate that falls to 0 by cosine."""
+    steps = recipe.epochs * math.ceil(examples / recipe.batch_size)
+    model.compile(
+        optimizer=keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+
+def new_schedule(recipe: Recipe) -> pdp_keras.PDPScheduleCallback:
+    """The callback that raises the sparsity."""
+    return pdp_keras.PDPScheduleCallback(
+        warmup_epochs=recipe.warmup_epochs, ramp_epochs=recipe.ramp_epochs
+    )
+
+
+class EpochLine(keras.callbacks.Callback):
+    """Prints one short line for about every tenth of the epochs."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        epochs = self.params["epochs"]
+        every = max(1, epochs // 10)
+        if (epoch + 1) % every and epoch + 1 != epochs:
+            return
+        logs = logs or {}
+        parts = [f"  epoch {epoch + 1:3d}/{epochs}", f"loss {logs['loss']:.4f}"]
+        parts += [
+            f"{name} {logs[key]:6.2%}"
+            for name, key in (
+                ("train", "accuracy"),
+                ("validation", "val_accuracy"),
+                ("sparsity", "sparsity"),
+            )
+            if key in logs
+        ]
+        print("   ".join(parts), flush=True)
+
+
+def fit(
+    model: keras.Model,
+    images: data.ImageData,
+    recipe: Recipe,
+    seed: int,
+    *callbacks: Any,
+) -> tuple[dict[str, list[float]], float]:
+    """Trains the model; returns its history and the seconds that it took."""
+    keras.utils.set_random_seed(seed)  # The same batches for both networks.
+    compile_model(model, recipe, len(images.x_train))
+    start = time.perf_counter()
+    history = model.fit(
+        images.x_train,
+        images.y_train,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        validation_data=(images.x_val, images.y_val),
+        callbacks=[*callbacks, EpochLine()],
+        verbose=0,
+    )
+    return history.history, time.perf_counter() - start
+
+
+def keras_test_accuracy(model: keras.Model, images: data.ImageData) -> float:
+    """The fraction of test images that a Keras model gets right."""
+    logits = model.predict(images.x_test, batch_size=256, verbose=0)
+    return float(np.mean(np.argmax(logits, axis=-1) == images.y_test))
+
+
+def tflite_test_accuracy(path: pathlib.Path, images: data.ImageData) -> float:
+    """The fraction of test images that a .tflite file of batch 1 gets right."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    (output,) = interpreter.get_output_details()
+    x = images.x_test
+    if entry["dtype"] != np.float32:
+        scale, zero_point = entry["quantization"]
+        limits = np.iinfo(entry["dtype"])
+        x = np.clip(np.round(x / scale) + zero_point, limits.min, limits.max)
+    correct = 0
+    for image, label in zip(x.astype(entry["dtype"]), images.y_test, strict=True):
+        interpreter.set_tensor(entry["index"], image[np.newaxis])
+        interpreter.invoke()
+        # The scale of quantized logits does not change which one is largest.
+        correct += int(np.argmax(interpreter.get_tensor(output["index"])[0]) == label)
+    return correct / len(x)
+
+
+def heading(text: str) -> None:
+    """Prints a heading."""
+    print(f"\n{text}\n{'-' * len(text)}", flush=True)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Sets up what is missing, trains if there are no files yet, and serves the page that
+# runs a dense and a sparse network side by side: bash examples/web.sh [flags of mobile.py]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tests/setup_env.sh
+
+setup_env .venv examples tests/constraints.txt
+if can_apt && ! command -v npm >/dev/null; then
+  apt_install npm || echo "warning: no npm" >&2
+fi
+if [ $# -gt 0 ] || [ ! -e pdp_output/mobile/page.json ]; then
+  "$VENV_PYTHON" examples/mobile.py "$@"
+fi
+exec "$VENV_PYTHON" examples/serve.py
