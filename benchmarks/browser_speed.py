@@ -14,24 +14,17 @@ Needs Node.js with npm, and Chromium.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
-import warnings
 from typing import Any
 
 import common  # before the others: it finds the examples and quiets TensorFlow
-import keras
 import litert_js
 import numpy as np
 from absl import app, flags
-from keras import applications
-
-import pdp_keras
-from pdp_keras.tflite_inputs import model_inputs
+from stock_files import NETWORKS, SPARSITIES, stock_files
 
 _ONLY = flags.DEFINE_string("only", ".*", "Regular expression of whole names.")
-_SPARSITIES = flags.DEFINE_list("sparsities", "0.7,0.8,0.85,0.9,0.95", "Of 1x1.")
 _SWEEPS = flags.DEFINE_integer(
     "sweeps", 1, "How often to measure it all, as a shared machine changes.", 1
 )
@@ -44,88 +37,11 @@ _OUTPUT = flags.DEFINE_string(
     "output", "pdp_output/browser_speed.jsonl", "Results file, added to."
 )
 
-# Each at the size that it was made for.
-NETWORKS = {
-    "MobileNet": (applications.MobileNet, 224),
-    "MobileNetV2": (applications.MobileNetV2, 224),
-    "MobileNetV3Small": (applications.MobileNetV3Small, 224),
-    "MobileNetV3Large": (applications.MobileNetV3Large, 224),
-    "EfficientNetB0": (applications.EfficientNetB0, 224),
-    "EfficientNetB1": (applications.EfficientNetB1, 240),
-    "EfficientNetB2": (applications.EfficientNetB2, 260),
-    "EfficientNetB3": (applications.EfficientNetB3, 300),
-    "EfficientNetV2B0": (applications.EfficientNetV2B0, 224),
-    "NASNetMobile": (applications.NASNetMobile, 224),
-    "ResNet50": (applications.ResNet50, 224),
-    "DenseNet121": (applications.DenseNet121, 224),
-    "Xception": (applications.Xception, 299),
-}
-
-
-def build(name: str) -> keras.Model:
-    """The network without softmax, with weights by which its output varies."""
-    make, size = NETWORKS[name]
-    model = make(weights=None, input_shape=(size, size, 3), classifier_activation=None)
-    common.randomize(model)
-    common.fit_normalizations(model, common.random_inputs(model, 8, seed=2))
-    return model
-
-
-def zero_pointwise(model: keras.Model, sparsity: float) -> None:
-    """Zeroes the smallest weights of each 1x1 convolution; refits the statistics."""
-    for layer in model._flatten_layers():
-        if type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1):
-            kernel = layer.kernel.numpy()
-            order = np.abs(kernel).ravel().argsort()
-            kernel.ravel()[order[: round(sparsity * kernel.size)]] = 0
-            layer.kernel.assign(kernel)
-    common.fit_normalizations(model, common.random_inputs(model, 8, seed=2))
-
-
-def write_files(name: str, folder: pathlib.Path) -> dict[str, Any]:
-    """Writes a network's files and what Keras computes, once; tells what it wrote."""
-    about = folder / "about.json"
-    if about.exists():
-        return json.loads(about.read_text())
-    model = build(name)
-    check = pdp_keras.deploy_check(model, "xnnpack")
-    row: dict[str, Any] = {"name": name, "size": NETWORKS[name][1]}
-    if check.prunable:
-        images = common.random_inputs(model, 2, seed=3)
-        (input_name,) = (one.name for one in model_inputs(model).flat)
-        sparsities = [float(text) for text in _SPARSITIES.value]
-        row |= {"input": input_name, "sparsities": sparsities, "turned": check.turned}
-        write_tflite(model, "generic", folder / "0.tflite")
-        expected = [outputs_of(model, images)]
-        for sparsity in sparsities:
-            zero_pointwise(model, sparsity)
-            for target in ("generic", "xnnpack"):
-                write_tflite(model, target, folder / f"{len(expected)}.tflite")
-                expected.append(outputs_of(model, images))
-        np.savez(folder / "expected.npz", images=images, outputs=np.stack(expected))
-    else:
-        row["reason"] = check.summary
-    about.write_text(json.dumps(row))
-    return row
-
-
-def write_tflite(model: keras.Model, target: str, path: pathlib.Path) -> None:
-    """Writes one file; compared with Keras in the browser, not here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # below 2/3 it says that nothing is faster
-        pdp_keras.export_tflite(model, path, target=target, verify=False)
-
-
-def outputs_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What Keras computes."""
-    return np.asarray(model(images, training=False))
-
 
 def measure(name: str) -> dict[str, Any]:
     """Everything about one network."""
     folder = pathlib.Path(_FILES.value).expanduser() / name
-    folder.mkdir(parents=True, exist_ok=True)
-    row = write_files(name, folder)
+    row = stock_files(name, folder)
     if "reason" in row:
         return row
     with np.load(folder / "expected.npz") as saved:
@@ -193,7 +109,7 @@ def main(argv: list[str]) -> None:
     path = pathlib.Path(_OUTPUT.value).expanduser()
     rows = common.read_rows(path)
     print(common.describe_machine())
-    print(f"{'ms, one thread':<18}{'dense':>8}  at sparsities {_SPARSITIES.value}")
+    print(f"{'ms, one thread':<18}{'dense':>8}  at sparsities {SPARSITIES}")
     names = [name for name in NETWORKS if re.fullmatch(_ONLY.value, name)]
     for sweep in range(_SWEEPS.value):
         for name in names:

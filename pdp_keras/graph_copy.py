@@ -200,7 +200,7 @@ def rebuilt(
     graph: Graph,
     emit: Emit,
     copies: Copies,
-    prepare: Callable[[Any], Any] | None = None,
+    prepare: Callable[[Any, Any], Any] | None = None,
     finish: Callable[[Any, Any], Any] | None = None,
 ) -> Any:
     """A new model of the calls that `emit` makes.
@@ -209,7 +209,8 @@ def rebuilt(
         graph: the old model's.
         emit: makes the new calls.
         copies: that `emit` uses; their values are copied at the end.
-        prepare: what to do with each new input before anything reads it.
+        prepare: gives what is read in place of an input for the old symbolic input
+            and the new one.
         finish: gives the new output for the old symbolic output and what came of it.
 
     Returns:
@@ -222,7 +223,7 @@ def rebuilt(
         for x in old.inputs
     ]
     tensors = {
-        id(x): prepare(new) if prepare else new
+        id(x): prepare(x, new) if prepare else new
         for x, new in zip(old.inputs, inputs, strict=True)
     }
     for call in graph.calls:

@@ -15,7 +15,7 @@ before and one zero behind. Turned it is (1, 0), and that is what is read of pad
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -42,8 +42,9 @@ _Turn = Callable[["_Turning", Call, Tensors], Any]
 def half_turn(model: Any, *, turn_inputs: bool = True) -> Any:
     """A model that computes on images turned by 180 degrees, with the same outputs.
 
-    Layers that it does not know, or that know up from down, get their images turned
-    back: the result is exact for every model, but such a layer ends the turned part.
+    Layers that it does not know, or that know up from down, get their images as they
+    were: the result is exact for every model. Behind such a layer (a Resizing in front
+    of the network, say) the turned part begins where padding becomes symmetric by it.
 
     Args:
         model: a built Sequential or Functional model; not changed. Its images are the
@@ -65,10 +66,10 @@ def half_turn(model: Any, *, turn_inputs: bool = True) -> Any:
     >>> turned.predict(images[:, ::-1, ::-1])  # model.predict(images)
     """
     graph = Graph(flattened(model))
-    turning = _Turning(graph)
+    turning = _Turning(graph, turn_inputs)
 
-    def prepare(x: Any) -> Any:
-        return _flip(x) if turn_inputs and is_image(x) else x
+    def prepare(old: Any, new: Any) -> Any:
+        return _flip(new) if turn_inputs and id(old) in turning.turned else new
 
     def finish(old: Any, new: Any) -> Any:
         return _flip(new) if id(old) in turning.turned else new
@@ -90,25 +91,54 @@ class _Turning:
         turned: ids of the old model's symbolic tensors that are turned in the new one.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, turn_inputs: bool) -> None:
         self.graph = graph
         self.copies = Copies(graph)
-        self.turned = {id(x) for x in graph.model.inputs if is_image(x)}
+        self.turned = {
+            id(x)
+            for x in graph.model.inputs
+            if is_image(x)
+            # Turned by the caller in any case, by the model only to some purpose.
+            and not (turn_inputs and any(_rule(c) is None for c in graph.readers(x)))
+        }
+        self._begins = set(_beginnings(graph))
 
     def emit(self, call: Call, tensors: Tensors) -> Any:
-        """Makes a call turned if it can be, else on images turned back."""
+        """Makes a call turned if it can be, else on images as they were."""
         images = [x for x in call.inputs if is_image(x)]
-        if images and all(id(x) in self.turned for x in images):
-            turn = find_with_call(_TURNS, type(call.operation))
-            outputs = turn and turn(self, call, tensors)
+        turn = _rule(call)
+        begins = id(call) in self._begins
+        if turn and images and (begins or all(id(x) in self.turned for x in images)):
+            forward = {id(x): self._in_form(x, tensors, True) for x in call.inputs}
+            outputs = turn(self, call, forward)
             if outputs is not None:
                 self.turned.update(id(x) for x in call.outputs if is_image(x))
                 return outputs
-        back = {
-            id(x): _flip(tensors[id(x)]) if id(x) in self.turned else tensors[id(x)]
-            for x in call.inputs
-        }
+        back = {id(x): self._in_form(x, tensors, False) for x in call.inputs}
         return call.applied(self.copies.of(call.operation), back)
+
+    def _in_form(self, x: Any, tensors: Tensors, turned: bool) -> Any:
+        """The new tensor for an old one, turned or not if it is an image."""
+        fits = not is_image(x) or (id(x) in self.turned) == turned
+        return tensors[id(x)] if fits else _flip(tensors[id(x)])
+
+
+def _rule(call: Call) -> _Turn | None:
+    return find_with_call(_TURNS, type(call.operation))
+
+
+def _beginnings(graph: Graph) -> Iterator[int]:
+    """Ids of the calls whose padding, or that behind, is symmetric once turned."""
+    for call in graph.calls:
+        if type(call.operation) not in CONVOLUTIONS:
+            continue
+        windowed = find_windows(graph, call)
+        if windowed is not None:
+            both = windowed.rows, windowed.columns
+            before = [windows.symmetric for windows in both]
+            after = [windows.turned().symmetric for windows in both]
+            if None in before and None not in after:
+                yield id(windowed.padding_call or call)
 
 
 def _flip(x: Any) -> Any:

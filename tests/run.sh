@@ -32,6 +32,11 @@ for package in chromium npm; do
     apt_install "$package" || echo "warning: no $package" >&2
   fi
 done
+# And those on an emulated Arm processor without QEMU; Debian 12 has what they need.
+if can_apt && [ "$environment" = .venv ]; then
+  VENV_PYTHON=$VENV_PYTHON bash benchmarks/aarch64/setup.sh ||
+    echo "warning: no emulated Arm processor" >&2
+fi
 
 check() {
   echo "== $*"

@@ -103,6 +103,42 @@ def test_whole_networks(head, size):
     assert_same(model, turned)
 
 
+BEHIND = {
+    "same": lambda: [layers.Conv2D(4, 3, 2, padding="same")],
+    "padded": lambda: [layers.ZeroPadding2D(((0, 1), (0, 1))), layers.Conv2D(4, 3, 2)],
+    "depthwise": lambda: [layers.DepthwiseConv2D(5, 2, padding="same")],
+}
+
+
+@pytest.mark.parametrize("turn_inputs", [True, False])
+@pytest.mark.parametrize("name", BEHIND)
+def test_the_turn_begins_behind_a_layer_that_does_not_turn(name, turn_inputs):
+    """As with a network behind a layer that resizes its images."""
+    rest = [layers.Rescaling(2.0), *BEHIND[name](), layers.GlobalMaxPooling2D()]
+    model = randomized(on_image(layers.Resizing(12, 16), *rest))
+    turned = half_turn(model, turn_inputs=turn_inputs)
+    # The caller's turning is undone first.
+    assert flips(turned) == (1 if turn_inputs else 2)
+    x = inputs_of(model)
+    other = x if turn_inputs else x[:, ::-1, ::-1]
+    assert_same(model, turned, x, other_inputs=other)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        lambda: [layers.Conv2D(4, 3, padding="same")],
+        lambda: [layers.Conv2D(4, 3, 2, padding="same")],  # of an odd size: symmetric
+        lambda: [layers.ZeroPadding2D(1), layers.Conv2D(4, 3, 2)],
+    ],
+)
+def test_no_turn_begins_without_need(rest):
+    model = randomized(on_image(layers.Resizing(11, 13), *rest()))
+    turned = half_turn(model)
+    assert flips(turned) == 0
+    assert_same(model, turned)
+
+
 def test_the_caller_may_turn():
     model = randomized(mobile())
     turned = half_turn(model, turn_inputs=False)
