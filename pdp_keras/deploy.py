@@ -9,9 +9,13 @@ import keras
 from pdp_keras import targets
 from pdp_keras.deploy_report import DeployCheck
 from pdp_keras.plain_model import require_plain
+from pdp_keras.rewrites import fix_sizes
+from pdp_keras.tflite_inputs import model_inputs
 
 
-def deploy_check(model: Any, target: str) -> DeployCheck:
+def deploy_check(
+    model: Any, target: str, *, input_signature: Any = None
+) -> DeployCheck:
     """Says layer by layer whether a device will skip the zeros, and what would help.
 
     It can be asked before anything is trained: what stands in the way of a dense
@@ -21,6 +25,7 @@ def deploy_check(model: Any, target: str) -> DeployCheck:
         model: a built Keras model without pruning wrappers; not changed. For
             "xnnpack" Sequential or Functional, with images of a fixed size.
         target: a key of `targets.TARGETS`: "xnnpack", "ethos-u" or "generic".
+        input_signature: as for `export_tflite`, for a model that leaves sizes open.
 
     Returns:
         A `DeployCheck`; print it.
@@ -39,4 +44,6 @@ def deploy_check(model: Any, target: str) -> DeployCheck:
             f"`model` must be a `keras.Model` of Keras 3. Received: model={model!r}"
         )
     require_plain(model, "check")
+    if input_signature is not None:
+        model = fix_sizes(model, model_inputs(model, input_signature))
     return row.check(model)

@@ -19,7 +19,7 @@ from pdp_keras.deploy_report import DeployCheck
 from pdp_keras.export_report import ExportReport, float_weights, weight_zeros
 from pdp_keras.output_difference import Difference, largest_difference
 from pdp_keras.plain_model import require_plain, require_tensorflow
-from pdp_keras.rewrites import Rewritten, turned_batch
+from pdp_keras.rewrites import Rewritten, fix_sizes, turned_batch
 from pdp_keras.targets import TARGETS, Target
 from pdp_keras.tflite_conversion import (
     QUANTIZATIONS,
@@ -139,7 +139,7 @@ def export_tflite(
         samples = tflite_inputs.representative_rows(
             representative_dataset, inputs.flat, _MOST_SAMPLES
         )
-    form = _form_for(row, model, turn_inputs)
+    form = _form_for(row, model, inputs, turn_inputs)
     check = _check_for(row, model, form)
     trace = tflite_conversion.traced(
         tflite_conversion.float32_model(form.model, inputs),
@@ -195,12 +195,14 @@ def export_tflite(
     return report
 
 
-def _form_for(target: Target, model: keras.Model, turn_inputs: bool) -> Rewritten:
+def _form_for(
+    target: Target, model: keras.Model, inputs: ModelInputs, turn_inputs: bool
+) -> Rewritten:
     """The form of the model that the target wants; the model itself by default."""
     if target.rewrite is None:
         return Rewritten(model, turned=False)
     try:
-        return target.rewrite(model, turn_inputs=turn_inputs)
+        return target.rewrite(fix_sizes(model, inputs), turn_inputs=turn_inputs)
     except ValueError as error:
         raise ExportError(
             "The model must have a graph that can be rewritten for the target. Make "

@@ -202,6 +202,7 @@ def rebuilt(
     copies: Copies,
     prepare: Callable[[Any, Any], Any] | None = None,
     finish: Callable[[Any, Any], Any] | None = None,
+    shapes: Sequence[tuple[int | None, ...]] | None = None,
 ) -> Any:
     """A new model of the calls that `emit` makes.
 
@@ -212,6 +213,7 @@ def rebuilt(
         prepare: gives what is read in place of an input for the old symbolic input
             and the new one.
         finish: gives the new output for the old symbolic output and what came of it.
+        shapes: of the new inputs, batch axis first; by default the old ones.
 
     Returns:
         A Functional model with the same names of inputs, outputs in the same
@@ -219,8 +221,10 @@ def rebuilt(
     """
     old = graph.model
     inputs = [
-        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=input_name(x))
-        for x in old.inputs
+        keras.Input(batch_shape=shape, dtype=x.dtype, name=input_name(x))
+        for x, shape in zip(
+            old.inputs, shapes or [x.shape for x in old.inputs], strict=True
+        )
     ]
     tensors = {
         id(x): prepare(x, new) if prepare else new
@@ -239,6 +243,25 @@ def rebuilt(
     )
     copies.copy_values()
     return model
+
+
+def resized(model: Any, shapes: Sequence[tuple[int | None, ...]]) -> Any:
+    """A copy for inputs of other sizes.
+
+    Args:
+        model: a built Sequential or Functional model; not changed.
+        shapes: of its inputs, flat and in their order, batch axis first.
+
+    Raises:
+        ValueError: if the model has no graph, or its layers do not take these shapes.
+    """
+    graph = Graph(model)
+    copies = Copies(graph)
+
+    def emit(call: Call, tensors: Tensors) -> Any:
+        return call.applied(copies.of(call.operation), tensors)
+
+    return rebuilt(graph, emit, copies, shapes=shapes)
 
 
 def flattened(model: Any) -> Any:

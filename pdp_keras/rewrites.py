@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pdp_keras.graph_copy import Graph
+from pdp_keras.graph_copy import Graph, resized
 from pdp_keras.rewrite_factors import fold_factors
 from pdp_keras.rewrite_head import pool_to_vectors
 from pdp_keras.rewrite_normalization import fold_normalization
 from pdp_keras.rewrite_padding import find_symmetric, pad_symmetrically
 from pdp_keras.rewrite_preprocessing import Split, split_preprocessing
 from pdp_keras.rewrite_turn import half_turn, is_image
+from pdp_keras.tflite_inputs import ModelInputs
 
 __all__ = [
     "Rewritten",
     "Split",
+    "fix_sizes",
     "fold_factors",
     "fold_normalization",
     "half_turn",
@@ -58,6 +60,25 @@ def rewrite_for_xnnpack(model: Any, *, turn_inputs: bool = True) -> Rewritten:
     turned = half_turn(model, turn_inputs=turn_inputs)
     turns = _count_symmetric(turned) > _count_symmetric(model)
     return Rewritten(pad_symmetrically(turned if turns else model), turns)
+
+
+def fix_sizes(model: Any, inputs: ModelInputs) -> Any:
+    """A model for inputs of these sizes, if it leaves its own open.
+
+    Args:
+        model: a built model; not changed. One without a graph is given back.
+        inputs: the sizes, as `tflite_inputs.model_inputs` gives them.
+
+    Raises:
+        ValueError: if its layers do not take these sizes.
+    """
+    symbolic = getattr(model, "inputs", None) or ()
+    if all(None not in x.shape[1:] for x in symbolic):
+        return model
+    shapes = [
+        (x.shape[0], *one.shape) for x, one in zip(symbolic, inputs.flat, strict=True)
+    ]
+    return resized(model, shapes)
 
 
 def _count_symmetric(model: Any) -> int:

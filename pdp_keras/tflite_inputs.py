@@ -53,8 +53,8 @@ def model_inputs(model: keras.Model, input_signature: Any = None) -> ModelInputs
     Args:
         model: Functional, Sequential, or subclassed and called at least once.
         input_signature: a structure as the model's call takes it, whose leaves
-            have a `shape` (batch axis first) and a `dtype`, like
-            `keras.InputSpec`; overrides what the model says.
+            have a `shape`, batch axis first, like `keras.InputSpec`; overrides what
+            the model says, which decides where a leaf has no `dtype` or `name`.
 
     Raises:
         ValueError: a size other than the batch is not fixed, a dtype is not a
@@ -64,12 +64,21 @@ def model_inputs(model: keras.Model, input_signature: Any = None) -> ModelInputs
     if structure is None:
         structure = _declared_structure(model)
     leaves = keras.tree.flatten_with_path(structure)
+    own = getattr(model, "inputs", None) or ()
+    if len(own) != len(leaves):
+        own = [keras.InputSpec(dtype="float32")] * len(leaves)
     names = unique_names(
         ["_".join(map(str, path)) for path, _ in leaves]
         if isinstance(structure, Mapping)
-        else [_given_name(leaf) or "input" for _, leaf in leaves]
+        else [
+            _given_name(leaf) or _given_name(x) or "input"
+            for (_, leaf), x in zip(leaves, own, strict=True)
+        ]
     )
-    flat = [_model_input(n, leaf) for n, (_, leaf) in zip(names, leaves, strict=True)]
+    flat = [
+        _model_input(name, leaf, str(x.dtype))
+        for name, (_, leaf), x in zip(names, leaves, own, strict=True)
+    ]
     return ModelInputs(tuple(flat), structure)
 
 
@@ -98,17 +107,17 @@ def _given_name(leaf: Any) -> str:
     return "" if re.fullmatch(r"keras_tensor(_\d+)?", name) else name
 
 
-def _model_input(name: str, leaf: Any) -> ModelInput:
+def _model_input(name: str, leaf: Any, default_dtype: str) -> ModelInput:
     shape = tuple(leaf.shape)[1:]
     if any(size is None for size in shape):
         raise ValueError(
-            "Every size but the batch must be fixed in a .tflite file. Give "
-            "`input_signature`, for instance "
-            f"`keras.InputSpec(shape={_fixed_example(shape)}, dtype='float32')`, in "
-            "the structure of the model's input. "
+            "Every size but the batch must be fixed in a .tflite file. Build the "
+            "model for fixed sizes, or give `export_tflite` or `deploy_check` an "
+            "`input_signature`, in the structure of the model's input, for instance "
+            f"`keras.InputSpec(shape={_fixed_example(shape)})`. "
             f"Received: input {name!r} with shape={tuple(leaf.shape)}"
         )
-    dtype = str(getattr(leaf.dtype, "name", leaf.dtype))
+    dtype = str(getattr(leaf.dtype, "name", leaf.dtype) or default_dtype)
     if dtype not in _DTYPES:
         raise ValueError(
             "The inputs of a .tflite file must be numbers or booleans. "

@@ -37,7 +37,7 @@ def check_xnnpack(model: Any, rewritten: Rewritten | None = None) -> DeployCheck
     """
     require_tensorflow("The check for 'xnnpack'")
     rewritten = rewritten or rewrite_for_xnnpack(model)
-    inputs = tflite_inputs.model_inputs(model)
+    inputs = tflite_inputs.model_inputs(rewritten.model)
     trace = tflite_conversion.traced(
         tflite_conversion.float32_model(rewritten.model, inputs),
         inputs,

@@ -127,7 +127,7 @@ def assert_same(model, other, inputs=None, tolerance=1e-5, other_inputs=None):
 
 def zero_pointwise(model, sparsity=0.85):
     """Zeroes the smallest weights of every 1x1 convolution."""
-    for layer in model.layers:
+    for layer in model._flatten_layers():
         if type(layer) is layers.Conv2D and layer.kernel_size == (1, 1):
             kernel = layer.kernel.value.numpy()
             order = np.abs(kernel).ravel().argsort()

@@ -405,12 +405,24 @@ def test_input_signature_fixes_open_sizes(tmp_path):
         layers.Conv2D(8, 3), layers.GlobalAveragePooling2D(), shape=(None, None, 3)
     )
     path = tmp_path / "m.tflite"
-    with pytest.raises(ValueError, match=r"Give `input_signature`.*with shape="):
+    with pytest.raises(ValueError, match=r"an `input_signature`.*with shape="):
         export_tflite(model, path)
     signature = keras.InputSpec(shape=(None, 9, 7, 3), dtype="float32")
     export_tflite(with_he_weights(model), path, input_signature=signature)
     details = Interpreter(model_path=str(path)).get_input_details()
     assert details[0]["shape"].tolist() == [1, 9, 7, 3]
+
+
+@pytest.mark.parametrize("dtype", [None, "int32"])
+def test_a_signature_without_a_dtype_has_the_model_s(tmp_path, dtype):
+    words = keras.Input((None,), dtype="int32", name="words")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(7, 3)(words))
+    model = keras.Model(words, layers.Dense(2)(x))
+    path = tmp_path / "m.tflite"
+    signature = keras.InputSpec(shape=(None, 5), dtype=dtype)
+    export_tflite(with_he_weights(model), path, input_signature=signature)
+    (entry,) = Interpreter(model_path=str(path)).get_input_details()
+    assert (entry["dtype"], entry["shape"].tolist()) == (np.int32, [1, 5])
 
 
 # ----------------------------------------------------------------------- the check

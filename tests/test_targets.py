@@ -62,6 +62,32 @@ def test_xnnpack_takes_the_model_s_own_images(arguments, tmp_path):
     assert report.to_dict()["check"]["target"] == "xnnpack"
 
 
+def test_a_signature_fixes_the_sizes_that_a_model_leaves_open(tmp_path):
+    """Padding, and with it the whole rewrite, depends on them."""
+    model = sparse_mobile(size=None)
+    signature = keras.InputSpec(shape=(None, 32, 32, 3))
+    path = tmp_path / "model.tflite"
+    arguments = {"target": "xnnpack", "input_signature": signature}
+    report = pdp_keras.export_tflite(model, path, **arguments)
+    assert report.check.runs_sparse and report.turned == "in the file"
+    assert_computes(model, path, inputs_of(mobile()), 1e-5)
+    check = pdp_keras.deploy_check(model, "xnnpack", input_signature=signature)
+    assert check.runs_sparse
+    with pytest.raises(ValueError, match=r"Every size but the batch must be fixed"):
+        pdp_keras.deploy_check(model, "xnnpack")
+
+
+def test_behind_a_layer_that_resizes_its_images(tmp_path):
+    inputs = keras.Input((20, 20, 1), name="image")
+    x = layers.Resizing(32, 32)(inputs)
+    x = layers.Rescaling(2.0, offset=-1.0)(layers.Concatenate()([x, x, x]))
+    model = zero_pointwise(randomized(keras.Model(inputs, mobile()(x))), 0.85)
+    path = tmp_path / "model.tflite"
+    report = pdp_keras.export_tflite(model, path, target="xnnpack")
+    assert report.check.runs_sparse and report.turned == "in the file"
+    assert_computes(model, path, inputs_of(model))
+
+
 def test_the_caller_may_turn(tmp_path):
     model = sparse_mobile()
     path = tmp_path / "model.tflite"
