@@ -39,7 +39,7 @@ import pdp_keras
 from pdp_keras.export import ExportError
 
 RECIPES = {
-    "digits": Recipe(epochs=30, warmup_epochs=3, ramp_epochs=10),
+    "digits": Recipe(epochs=16, warmup_epochs=1, ramp_epochs=6),
     "fashion_mnist": Recipe(epochs=10, warmup_epochs=1, ramp_epochs=4),
 }
 LABELS = {
