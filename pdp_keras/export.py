@@ -4,7 +4,6 @@ import dataclasses
 import gzip
 import importlib.metadata
 import importlib.util
-import math
 import os
 import pathlib
 import uuid
@@ -14,11 +13,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from pdp_keras import targets, tflite_conversion, tflite_inputs, vela
+from pdp_keras import tflite_conversion, tflite_inputs, vela
 from pdp_keras.deploy_report import DeployCheck
+from pdp_keras.export_arguments import (
+    check_accelerator,
+    check_model,
+    check_options,
+    check_packages,
+    check_tolerance,
+    checked_path,
+)
 from pdp_keras.export_report import ExportReport, float_weights, weight_zeros
 from pdp_keras.output_difference import Difference, largest_difference
-from pdp_keras.plain_model import require_plain, require_tensorflow
 from pdp_keras.rewrites import Rewritten, fix_sizes, turned_batch
 from pdp_keras.targets import TARGETS, Target
 from pdp_keras.tflite_conversion import (
@@ -125,12 +131,12 @@ def export_tflite(
 
     Reference: https://ai.google.dev/edge/litert (converter options, signatures).
     """
-    _check_model(model)
-    row = _check_options(target, quantize, representative_dataset, batch_size)
-    _check_tolerance(tolerance)
-    _check_accelerator(target, accelerator)
-    path = _checked_path(path)
-    _check_packages()
+    check_model(model)
+    row = check_options(target, quantize, representative_dataset, batch_size)
+    check_tolerance(tolerance)
+    check_accelerator(target, accelerator)
+    path = checked_path(path)
+    check_packages()
 
     kind = QUANTIZATIONS[quantize]
     inputs = tflite_inputs.model_inputs(model, input_signature)
@@ -240,98 +246,6 @@ def _warn_if_no_faster(check: DeployCheck | None, dense: bool, reason: str) -> N
             f"stored densely, as {reason}.",
             stacklevel=3,
         )
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a `keras.Model` of Keras 3. "
-            f"Received: model={model!r} of type {type(model)}"
-        )
-    require_tensorflow("`export_tflite`")
-    require_plain(model, "export")
-
-
-def _check_accelerator(target: str, accelerator: str | None) -> None:
-    if accelerator is None:
-        return
-    if target != "ethos-u":
-        raise ValueError(
-            "`accelerator` goes with target='ethos-u'. "
-            f"Received: accelerator={accelerator!r} and target={target!r}"
-        )
-    vela.check_accelerator(accelerator)
-
-
-def _check_options(
-    target: Any, quantize: Any, representative_dataset: Any, batch_size: Any
-) -> Target:
-    row = targets.get(target)
-    if quantize not in row.quantizations:
-        why = f", as {row.why_quantized}" if row.why_quantized else ""
-        raise ValueError(
-            f"`quantize` must be one of {list(row.quantizations)} for "
-            f"target {target!r}{why}. Received: quantize={quantize!r}"
-        )
-    if QUANTIZATIONS[quantize].calibrated and representative_dataset is None:
-        raise ValueError(
-            f"`representative_dataset` must be given with quantize={quantize!r}: its "
-            "samples set the ranges of the activations. "
-            "Received: representative_dataset=None"
-        )
-    if batch_size is not None and (
-        not isinstance(batch_size, int)
-        or isinstance(batch_size, bool)
-        or batch_size < 1
-    ):
-        raise ValueError(
-            "`batch_size` must be a positive integer, or None for an open batch. "
-            f"Received: batch_size={batch_size!r}"
-        )
-    if batch_size is None and row.fixed_batch:
-        raise ValueError(
-            f"`batch_size` must be fixed for target {target!r}: its runtime or "
-            "compiler takes no open batch. Received: batch_size=None"
-        )
-    return row
-
-
-def _check_tolerance(tolerance: Any) -> None:
-    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-    if tolerance is not None and not (number and 0 < tolerance < math.inf):
-        raise ValueError(
-            "`tolerance` must be a positive number, or None for that of the "
-            f"quantization. Received: tolerance={tolerance!r}"
-        )
-
-
-def _checked_path(path: str | os.PathLike[str]) -> pathlib.Path:
-    checked = pathlib.Path(path)
-    if checked.is_dir():
-        raise IsADirectoryError(
-            f"`path` must be a file's, not a folder's. Received: path={path}"
-        )
-    if not checked.parent.is_dir():
-        raise FileNotFoundError(
-            f"The folder of `path` must exist. Received: path={path}"
-        )
-    if not os.access(checked.parent, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"The folder of `path` must be writable. Received: path={path}"
-        )
-    return checked
-
-
-def _check_packages() -> None:
-    for module, package in (
-        ("tensorflow", "tensorflow"),
-        ("ai_edge_litert", "ai-edge-litert"),
-    ):
-        if importlib.util.find_spec(module) is None:
-            raise ImportError(
-                f"`export_tflite` needs the package {package!r}: "
-                f"`pip install {package}`"
-            )
 
 
 def _check_batches(

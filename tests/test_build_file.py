@@ -31,7 +31,8 @@ LAYERS = (
     ("rewrites", "plain_model", "deploy_report", "vela"),
     ("xnnpack_check", "ethos_check", "generic_check"),
     ("targets", "export_report", "tflite_encoding"),
-    ("deploy", "export"),
+    ("deploy", "export_arguments"),
+    ("export",),
     # What chooses the layers to prune by the device.
     ("prune_target",),
     ("prune",),
