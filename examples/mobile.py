@@ -65,7 +65,7 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder with IDX files, or folder of TensorFlow Datasets."
 )
 _SPARSITY = flags.DEFINE_float("sparsity", 0.85, "Of the 1x1 convolutions.")
-_SIZE = flags.DEFINE_integer("size", 64, "Images are resized to it.", lower_bound=64)
+_SIZE = flags.DEFINE_integer("size", 64, "Images are resized to it.", lower_bound=32)
 _ALPHA = flags.DEFINE_float("alpha", 1.0, "MobileNetV2's width, such as 0.35 or 1.")
 _EPOCHS = flags.DEFINE_integer(
     "epochs", None, "Default: depends on the data set.", lower_bound=4

@@ -11,7 +11,7 @@ from pdp_keras.ethos_check import check_ethos_u
 from pdp_keras.generic_check import check_generic
 from pdp_keras.rewrites import Rewritten, rewrite_for_xnnpack
 from pdp_keras.tflite_conversion import QUANTIZATIONS, Edit
-from pdp_keras.tflite_padding import with_explicit_padding
+from pdp_keras.tflite_edits import edit_for_xnnpack
 from pdp_keras.xnnpack_check import check_xnnpack
 
 
@@ -52,7 +52,7 @@ TARGETS: dict[str, Target] = {
         sparse_encoding=True,
         check=check_xnnpack,
         rewrite=rewrite_for_xnnpack,
-        edit=with_explicit_padding,
+        edit=edit_for_xnnpack,
         fixed_batch=True,
         why_quantized="its sparse kernels compute in floating point",
     ),

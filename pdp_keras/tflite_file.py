@@ -83,6 +83,15 @@ def load_model(data: bytes) -> tuple[Any, Any]:
     return schema, schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
 
 
+def packed_model(model: Any) -> bytes:
+    """The content of a file with this `ModelT`."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def tensor_values(tensor: Any, model: Any) -> Array | None:
     """The numbers of a `TensorT` less their zero point; None if none are stored."""
     raw = model.buffers[tensor.buffer].data

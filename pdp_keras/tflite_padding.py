@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pdp_keras.tflite_file import load_model
+from pdp_keras.tflite_file import load_model, packed_model
 from pdp_keras.windows import make_windows
 
 _VALID = 1  # the schema's Padding code
@@ -26,8 +26,6 @@ def with_explicit_padding(data: bytes) -> bytes:
         The content of a file that computes the same; `data` itself if it has no such
         convolution.
     """
-    import flatbuffers
-
     schema, model = load_model(data)
     kinds = schema.BuiltinOperator
     edited = False
@@ -43,11 +41,7 @@ def with_explicit_padding(data: bytes) -> bytes:
                     edited = True
             operators.append(operator)
         graph.operators = operators
-    if not edited:
-        return data
-    builder = flatbuffers.Builder(len(data))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed_model(model) if edited else data
 
 
 def _symmetric_padding(graph: Any, operator: Any) -> tuple[int, int] | None:

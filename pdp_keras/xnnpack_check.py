@@ -13,8 +13,8 @@ from pdp_keras.deploy_report import DeployCheck, LayerCheck
 from pdp_keras.plain_model import require_tensorflow
 from pdp_keras.rewrites import Rewritten, rewrite_for_xnnpack
 from pdp_keras.tflite_conversion import QUANTIZATIONS
+from pdp_keras.tflite_edits import edit_for_xnnpack
 from pdp_keras.tflite_graph import FileGraph, FileOperator, read_graph
-from pdp_keras.tflite_padding import with_explicit_padding
 from pdp_keras.xnnpack import LEAST_SPARSITY, SparseCheck, SparsePart, check_sparse
 
 _KERNELS: dict[str, tuple[type, ...]] = {
@@ -42,7 +42,7 @@ def check_xnnpack(model: Any, rewritten: Rewritten | None = None) -> DeployCheck
         tflite_conversion.float32_model(rewritten.model, inputs),
         inputs,
         1,
-        with_explicit_padding,
+        edit_for_xnnpack,
     )
     data = tflite_conversion.tflite_bytes(trace, QUANTIZATIONS[None], [], sparse=False)
     graph = read_graph(data)

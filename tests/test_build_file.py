@@ -25,7 +25,9 @@ LAYERS = (
     ("strip", "callbacks", "report"),
     # What ships a stripped model.
     ("tflite_file", "tflite_inputs", "output_difference", "windows", "graph_copy"),
-    ("tflite_graph", "tflite_padding", "tflite_conversion", "windowed_layers"),
+    ("tflite_graph", "tflite_conversion", "windowed_layers"),
+    ("tflite_padding", "tflite_operands"),
+    ("tflite_edits",),
     ("rewrite_normalization", "rewrite_head", "rewrite_factors"),
     ("rewrite_padding", "rewrite_turn", "rewrite_preprocessing", "xnnpack"),
     ("rewrites", "plain_model", "deploy_report", "vela"),
