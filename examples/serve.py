@@ -74,7 +74,12 @@ def server(folder: pathlib.Path, port: int) -> http.server.ThreadingHTTPServer:
             )
     litert_js.install()
     handler = functools.partial(Handler, models=folder.resolve())
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise OSError(
+            f"The port must be free. Received: port={port} ({error})"
+        ) from error
 
 
 def main(argv: list[str]) -> None:

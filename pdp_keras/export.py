@@ -33,7 +33,7 @@ from pdp_keras.tflite_conversion import (
     Quantization,
     TracedModel,
 )
-from pdp_keras.tflite_encoding import encoded_model, smaller_encoding
+from pdp_keras.tflite_encoding import better_encoding, encoded_model
 from pdp_keras.tflite_inputs import Array, Batch, ModelInputs, Row
 
 __all__ = ["TARGETS", "ExportError", "ExportReport", "Target", "export_tflite"]
@@ -67,9 +67,9 @@ def export_tflite(
 ) -> ExportReport:
     """Writes a model as a .tflite file, after running it and comparing the outputs.
 
-    Pruned weights are stored sparse where that makes the file smaller and LiteRT
-    loads it and computes the same as with the densely stored file; otherwise they
-    are stored densely (and still compress well). A file is written only when all
+    Pruned weights are stored sparse where that makes the file smaller or faster, and
+    LiteRT loads it and computes the same as with the densely stored file; otherwise
+    they are stored densely (and still compress well). A file is written only when all
     went well, in one step; until then an older file of that name stays.
 
     Args:
@@ -164,7 +164,10 @@ def export_tflite(
     dense = encoded_model(trace, kind, calibration, checks, sparse=False)
     chosen, reason = dense, _reason_for_dense(row, model)
     if not reason:
-        chosen, reason = smaller_encoding(dense, trace, kind, calibration, checks)
+        faster = check is not None and check.runs_sparse
+        chosen, reason = better_encoding(
+            dense, trace, kind, calibration, checks, faster=faster
+        )
     difference = None
     if verify:
         difference = largest_difference(expected, chosen.outputs)

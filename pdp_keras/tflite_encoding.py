@@ -48,12 +48,14 @@ def encoded_model(
         ) from error
 
 
-def smaller_encoding(
+def better_encoding(
     dense: EncodedModel,
     trace: TracedModel,
     quantization: Quantization,
     calibration: Sequence[Batch],
     checks: Sequence[Batch],
+    *,
+    faster: bool = False,
 ) -> tuple[EncodedModel, str]:
     """Chooses between storing zeros densely and sparse.
 
@@ -66,16 +68,18 @@ def smaller_encoding(
         quantization: as for `dense`.
         calibration: as for `dense`.
         checks: the batches whose outputs are compared.
+        faster: whether the sparse-encoded file would be, so that its size, in small
+            models a little larger, does not decide.
 
     Returns:
-        The sparse-encoded model and "" if it is smaller, runs, and agrees with the
-        dense one; else the dense one and the reason.
+        The sparse-encoded model and "" if it is smaller or faster, runs, and agrees
+        with the dense one; else the dense one and the reason.
     """
     try:
         sparse = encoded_model(trace, quantization, calibration, checks, sparse=True)
     except ExportError as error:
         return dense, f"the sparse-encoded file fails: {error.__cause__ or error}"
-    if len(sparse.data) >= len(dense.data):
+    if len(sparse.data) >= len(dense.data) and not faster:
         return dense, f"the sparse-encoded file has {len(sparse.data):,} bytes"
     relative = largest_difference(dense.outputs, sparse.outputs).relative
     if not relative <= quantization.sparse_tolerance:  # so written, NaN fails

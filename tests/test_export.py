@@ -215,7 +215,7 @@ def test_sparse_encoding_holds_the_same_weights(tmp_path):
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1])
 def test_dense_models_are_not_tried_sparse(tmp_path, monkeypatch, sparsity):
-    monkeypatch.setattr(export, "smaller_encoding", None)  # calling it would fail
+    monkeypatch.setattr(export, "better_encoding", None)  # calling it would fail
     report = export_tflite(small_cnn(sparsity), tmp_path / "m.tflite")
     assert report.dense_reason == "no weight has 20% zeros"
 

@@ -184,6 +184,15 @@ def test_the_folder_must_be_whole(tmp_path, lacking):
         serve.server(tmp_path, 0)
 
 
+def test_the_port_must_be_free(tmp_path):
+    for name in ("page.json", "dense.tflite", "sparse.tflite"):
+        (tmp_path / name).touch()
+    with serve.server(tmp_path, 0) as page:
+        port = page.server_port
+        with pytest.raises(OSError, match=f"must be free. Received: port={port} "):
+            serve.server(tmp_path, port)
+
+
 def test_only_the_page_and_the_folder_are_served(tmp_path):
     import http.client
 
