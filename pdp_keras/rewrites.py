@@ -17,7 +17,6 @@ from pdp_keras.tflite_inputs import ModelInputs
 __all__ = [
     "Rewritten",
     "Split",
-    "fix_sizes",
     "fold_factors",
     "fold_normalization",
     "half_turn",
