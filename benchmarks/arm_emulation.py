@@ -24,6 +24,16 @@ FOLDER = pathlib.Path(
     )
 )
 _GUEST = pathlib.Path(__file__).resolve().parent / "aarch64" / "guest.py"
+_OLD = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+_NEW = f"{_OLD} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+# What /proc/cpuinfo says of a processor, its part and its features: from that XNNPACK
+# chooses its kernels.
+PROCESSORS = {
+    "cortex-a53": ("0xd03", _OLD),
+    "cortex-a72": ("0xd08", _OLD),
+    "cortex-a76": ("0xd0b", _NEW),
+    "neoverse-n1": ("0xd0c", _NEW),
+}
 # The marker calls themselves.
 _MARKER = 900
 
@@ -64,15 +74,21 @@ def run_files(
     Args:
         files: contents of .tflite files with the same inputs.
         batches: input name → array, of the files' fixed shape.
-        processor: a name that `qemu-aarch64 -cpu help` lists.
+        processor: a key of `PROCESSORS`.
         timeout: seconds for everything.
 
     Returns:
         One `ArmRun` for each file.
 
     Raises:
+        ValueError: for another processor.
         EmulationError: if something is missing, or a file does not load or run.
     """
+    if processor not in PROCESSORS:
+        raise ValueError(
+            f"processor must be one of {list(PROCESSORS)}. "
+            f"Received: processor={processor!r}"
+        )
     if lacking := missing():
         raise EmulationError(lacking)
     with tempfile.TemporaryDirectory() as name:
@@ -94,7 +110,7 @@ def run_files(
             )
         (folder / "job.json").write_text(json.dumps(jobs))
         command = [
-            *("qemu-aarch64", "-cpu", processor, "-L", str(FOLDER / "root")),
+            *("qemu-aarch64", "-cpu", processor, "-L", str(_root(folder, processor))),
             *("-plugin", str(FOLDER / "count.so"), "-E", "PYTHONPATH=/site"),
             *(str(FOLDER / "root/usr/bin/python3.11"), str(_GUEST)),
             str(folder / "job.json"),
@@ -116,3 +132,19 @@ def run_files(
             )
             for count, job in zip(counts, jobs, strict=True)
         ]
+
+
+def _root(folder: pathlib.Path, processor: str) -> pathlib.Path:
+    """The guest's file system, with a /proc/cpuinfo of its own."""
+    root = folder / "root"
+    root.mkdir()
+    for entry in (FOLDER / "root").iterdir():
+        (root / entry.name).symlink_to(entry)
+    (root / "proc").mkdir()
+    part, features = PROCESSORS[processor]
+    (root / "proc" / "cpuinfo").write_text(
+        f"processor\t: 0\nFeatures\t: {features}\nCPU implementer\t: 0x41\n"
+        f"CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: {part}\n"
+        "CPU revision\t: 3\n"
+    )
+    return root

@@ -27,7 +27,7 @@ _ONLY = flags.DEFINE_string(
     "Regular expression of whole names of stock_files.NETWORKS.",
 )
 _PROCESSORS = flags.DEFINE_list(
-    "processors", "cortex-a53,cortex-a72,cortex-a76", "See `qemu-aarch64 -cpu help`."
+    "processors", "cortex-a53,cortex-a72,cortex-a76", "See arm_emulation.PROCESSORS."
 )
 _SPARSITIES = flags.DEFINE_list(
     "sparsities", "0.85,0.95", f"Of the 1x1 convolutions, among {SPARSITIES}."

@@ -82,6 +82,11 @@ def test_counts_repeat(network, tmp_path):
     assert abs(first.instructions - second.instructions) < 1000
 
 
+def test_an_unknown_processor_is_an_error():
+    with pytest.raises(ValueError, match="Received: processor='z80'"):
+        arm_emulation.run_files([b""], [], processor="z80")
+
+
 def test_a_file_that_does_not_load_is_an_error():
     with pytest.raises(arm_emulation.EmulationError, match="must run on cortex-a72"):
         arm_emulation.run_files([b"no model"], [{"image": np.zeros((1, 2, 2, 3))}])

@@ -72,7 +72,9 @@ def test_the_script(tmp_path):
     rows = {row["file"]: row for row in results["files"]}
     kinds = ("", "_float16", "_int8")
     assert list(rows) == [f"{n}{k}.tflite" for n in ("dense", "sparse") for k in kinds]
-    assert {p.name for p in tmp_path.iterdir()} == {*rows, "page.json", "results.json"}
+    models = {"dense.keras", "sparse.keras"}
+    others = {"page.json", "results.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {*rows, *models, *others}
     for kind in kinds[:2]:
         dense, sparse = rows[f"dense{kind}.tflite"], rows[f"sparse{kind}.tflite"]
         assert sparse["sparse_encoding"] and not dense["sparse_encoding"]

@@ -56,16 +56,8 @@ for wheel in "$folder"/wheels/*.whl; do
 done
 
 # What XNNPACK reads of the machine; without it, creating an interpreter crashes.
-mkdir -p "$folder"/root/{proc,sys/devices/system/cpu}
-cat >"$folder/root/proc/cpuinfo" <<'CPUINFO'
-processor	: 0
-Features	: fp asimd evtstrm crc32 cpuid
-CPU implementer	: 0x41
-CPU architecture: 8
-CPU variant	: 0x0
-CPU part	: 0xd08
-CPU revision	: 3
-CPUINFO
+# /proc/cpuinfo is written for each run: see benchmarks/arm_emulation.py.
+mkdir -p "$folder/root/sys/devices/system/cpu"
 for name in possible present online kernel_max; do
   echo 0 >"$folder/root/sys/devices/system/cpu/$name"
 done
