@@ -25,6 +25,7 @@ import data
 import keras
 import litert_js
 import numpy as np
+import training
 from absl import app, flags
 from training import (  # before the library: it quiets TensorFlow
     Recipe,
@@ -38,6 +39,9 @@ from training import (  # before the library: it quiets TensorFlow
 import pdp_keras
 from pdp_keras.export import ExportError
 
+flags.adopt_module_key_flags(training)
+
+_SPARSITY = 0.85  # of the 1x1 convolutions
 RECIPES = {
     "digits": Recipe(epochs=16, warmup_epochs=1, ramp_epochs=6),
     "fashion_mnist": Recipe(epochs=10, warmup_epochs=1, ramp_epochs=4),
@@ -58,24 +62,10 @@ LABELS = {
 }
 _SAMPLES = 96  # test images for the page
 
-_DATASET = flags.DEFINE_string(
-    "dataset", "digits", "'digits', or a data set of TensorFlow Datasets by name."
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder with IDX files, or folder of TensorFlow Datasets."
-)
-_SPARSITY = flags.DEFINE_float("sparsity", 0.85, "Of the 1x1 convolutions.")
 _SIZE = flags.DEFINE_integer("size", 64, "Images are resized to it.", lower_bound=32)
 _ALPHA = flags.DEFINE_float("alpha", 1.0, "MobileNetV2's width, such as 0.35 or 1.")
-_EPOCHS = flags.DEFINE_integer(
-    "epochs", None, "Default: depends on the data set.", lower_bound=4
-)
 _IMAGES = flags.DEFINE_integer(
     "images", None, "Train on the first so many images. Default: all.", lower_bound=1
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the weights and batches.", lower_bound=0)
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", "pdp_output/mobile", "Folder for the results."
 )
 
 
@@ -121,13 +111,13 @@ def build_model(
 
 def recipe_from_flags() -> Recipe:
     """The data set's recipe; with other epochs, in the same proportions."""
-    recipe = RECIPES.get(_DATASET.value, RECIPES["digits"])
-    if _EPOCHS.value is None:
+    recipe = RECIPES.get(training.DATASET.value, RECIPES["digits"])
+    if training.EPOCHS.value is None:
         return recipe
-    part = _EPOCHS.value / recipe.epochs
+    part = training.EPOCHS.value / recipe.epochs
     return dataclasses.replace(
         recipe,
-        epochs=_EPOCHS.value,
+        epochs=training.EPOCHS.value,
         warmup_epochs=max(1, round(part * recipe.warmup_epochs)),
         ramp_epochs=max(1, round(part * recipe.ramp_epochs)),
     )
@@ -135,7 +125,7 @@ def recipe_from_flags() -> Recipe:
 
 def load_images() -> data.ImageData:
     """The data set, cut to `--images`."""
-    images = data.load(_DATASET.value, _DATA_DIR.value)
+    images = data.load(training.DATASET.value, training.DATA_DIR.value)
     return dataclasses.replace(
         images,
         x_train=images.x_train[: _IMAGES.value],
@@ -244,26 +234,29 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 def run() -> None:
     """Everything from the flags to the files."""
-    recipe, images = recipe_from_flags(), load_images()
-    keras.utils.set_random_seed(_SEED.value)
+    recipe, sparsity = recipe_from_flags(), training.sparsity(_SPARSITY)
+    images = load_images()
+    keras.utils.set_random_seed(training.SEED.value)
     dense = build_model(
         images.x_train.shape[1:], images.num_classes, _SIZE.value, _ALPHA.value
     )
-    pruned = pdp_keras.prune_model(dense, _SPARSITY.value, target="xnnpack")
-    folder = pathlib.Path(_OUTPUT_DIR.value).expanduser()
+    pruned = pdp_keras.prune_model(dense, sparsity, target="xnnpack")
+    # A wrong flag should stop the run now and not after the dense training.
+    new_schedule(recipe).start(pruned, epochs=recipe.epochs)
+    folder = training.output_folder("mobile")
     folder.mkdir(parents=True, exist_ok=True)
     print(
         f"{images.name}: {len(images.x_train):,} training images, resized to "
         f"{_SIZE.value}×{_SIZE.value}; {dense.count_params():,} parameters"
     )
     heading(f"Dense, {recipe.epochs} epochs")
-    _, dense_seconds = fit(dense, images, recipe, _SEED.value)
+    _, dense_seconds = fit(dense, images, recipe, training.SEED.value)
     heading(
-        f"1x1 convolutions pruned to {_SPARSITY.value:.0%}: {recipe.warmup_epochs} "
+        f"1x1 convolutions pruned to {sparsity:.0%}: {recipe.warmup_epochs} "
         f"warm-up + {recipe.ramp_epochs} ramp of {recipe.epochs} epochs"
     )
     schedule = new_schedule(recipe)
-    _, pruned_seconds = fit(pruned, images, recipe, _SEED.value, schedule)
+    _, pruned_seconds = fit(pruned, images, recipe, training.SEED.value, schedule)
     models = {"dense": dense, "sparse": pdp_keras.strip_pruning(pruned)}
     for name, model in models.items():
         model.save(folder / f"{name}.keras")
@@ -276,7 +269,7 @@ def run() -> None:
     print_table(rows)
     title = (
         f"MobileNetV2 on {images.name}: test accuracy {accuracy['dense']:.2%} dense, "
-        f"{accuracy['sparse']:.2%} with {_SPARSITY.value:.0%} zeros in its 1×1 "
+        f"{accuracy['sparse']:.2%} with {sparsity:.0%} zeros in its 1×1 "
         "convolutions."
     )
     write_page(folder, images, rows, title)
@@ -285,7 +278,7 @@ def run() -> None:
         "images": len(images.x_train),
         "size": _SIZE.value,
         "alpha": _ALPHA.value,
-        "sparsity": _SPARSITY.value,
+        "sparsity": sparsity,
         "recipe": dataclasses.asdict(recipe),
         "test_accuracy": accuracy,
         "seconds": {"dense": dense_seconds, "pruned": pruned_seconds},

@@ -23,6 +23,7 @@ from typing import Any
 import data
 import keras
 import numpy as np
+import training
 from absl import app, flags
 from training import (  # before the library: it quiets TensorFlow
     Recipe,
@@ -37,6 +38,9 @@ import pdp_keras
 from pdp_keras import plot
 from pdp_keras.export import ExportError
 
+flags.adopt_module_key_flags(training)
+
+_SPARSITY = 0.9
 _QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
 
@@ -46,21 +50,8 @@ RECIPES = {
     "fashion_mnist": Recipe(epochs=8, warmup_epochs=1, ramp_epochs=3, batch_size=128),
 }
 
-_DATASET = flags.DEFINE_string(
-    "dataset",
-    "digits",
-    "'digits', or an image classification data set of TensorFlow Datasets by name; "
-    "fashion_mnist is read from local IDX files where there are any.",
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder with IDX files, or folder of TensorFlow Datasets."
-)
-_SPARSITY = flags.DEFINE_float("sparsity", 0.9, "Fraction of zeros, in [0, 1).")
 _TEMPERATURE = flags.DEFINE_float(
     "temperature", None, "tau in units of w**2; by default the library's own choice."
-)
-_EPOCHS = flags.DEFINE_integer(
-    "epochs", None, "Default: depends on the data set.", lower_bound=1
 )
 _WARMUP_EPOCHS = flags.DEFINE_integer(
     "warmup_epochs", None, "Epochs before anything is pruned.", lower_bound=0
@@ -72,11 +63,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step.", lower_b
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", None, "Adam's, at the start; falls by cosine.", lower_bound=0.0
 )
-_SEED = flags.DEFINE_integer("seed", 0, "The first seed.", lower_bound=0)
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many runs.", lower_bound=1)
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "Folder for the results. Default: ./pdp_output/<dataset>."
-)
 _QUANTIZE = flags.DEFINE_list(
     "quantize",
     ["none", "int8"],
@@ -87,13 +74,13 @@ _QUANTIZE = flags.DEFINE_list(
 def recipe_from_flags() -> Recipe:
     """The data set's recipe, with what was given on the command line in its place."""
     given = {
-        "epochs": _EPOCHS.value,
+        "epochs": training.EPOCHS.value,
         "warmup_epochs": _WARMUP_EPOCHS.value,
         "ramp_epochs": _RAMP_EPOCHS.value,
         "batch_size": _BATCH_SIZE.value,
         "learning_rate": _LEARNING_RATE.value,
     }
-    recipe = RECIPES.get(_DATASET.value, DEFAULT_RECIPE)
+    recipe = RECIPES.get(training.DATASET.value, DEFAULT_RECIPE)
     return dataclasses.replace(
         recipe, **{name: value for name, value in given.items() if value is not None}
     )
@@ -130,7 +117,7 @@ def new_models(images: data.ImageData, seed: int) -> tuple[keras.Model, keras.Mo
     keras.utils.set_random_seed(seed)
     dense = build_model(images.x_train.shape[1:], images.num_classes)
     pruned = pdp_keras.prune_model(
-        dense, sparsity=_SPARSITY.value, temperature=_TEMPERATURE.value
+        dense, sparsity=training.sparsity(_SPARSITY), temperature=_TEMPERATURE.value
     )
     return dense, pruned
 
@@ -241,8 +228,9 @@ def train_both(images: data.ImageData, recipe: Recipe, seed: int) -> Trained:
     heading(f"Seed {seed}: dense, {recipe.epochs} epochs")
     _, dense_seconds = fit(dense, images, recipe, seed)
     hold = recipe.epochs - recipe.warmup_epochs - recipe.ramp_epochs
+    target = training.sparsity(_SPARSITY)
     heading(
-        f"Seed {seed}: pruned to {_SPARSITY.value:.1%}, {recipe.warmup_epochs} "
+        f"Seed {seed}: pruned to {target:.1%}, {recipe.warmup_epochs} "
         f"warm-up + {recipe.ramp_epochs} ramp + {hold} hold epochs"
     )
     history, pruned_seconds = fit(pruned, images, recipe, seed, new_schedule(recipe))
@@ -254,13 +242,11 @@ def run() -> None:
     """Everything from the flags to the files."""
     check_flags()
     recipe = recipe_from_flags()
-    images = data.load(_DATASET.value, _DATA_DIR.value)
+    images = data.load(training.DATASET.value, training.DATA_DIR.value)
     # A wrong flag should stop the run now and not after the dense training.
     dense, pruned = new_models(images, 0)
     new_schedule(recipe).start(pruned, epochs=recipe.epochs)
-    folder = pathlib.Path(
-        _OUTPUT_DIR.value or pathlib.Path("pdp_output") / _DATASET.value
-    ).expanduser()
+    folder = training.output_folder(training.DATASET.value)
     folder.mkdir(parents=True, exist_ok=True)
     print(
         f"{images.name}: {len(images.x_train):,} training, {len(images.x_val):,} "
@@ -269,7 +255,7 @@ def run() -> None:
     )
     print(f"network: {dense.count_params():,} parameters")
 
-    seeds = range(_SEED.value, _SEED.value + _SEEDS.value)
+    seeds = range(training.SEED.value, training.SEED.value + _SEEDS.value)
     trained = [train_both(images, recipe, seed) for seed in seeds]
     stripped = [pdp_keras.strip_pruning(one.pruned) for one in trained]
     first, small = trained[0], stripped[0]
@@ -290,7 +276,7 @@ def run() -> None:
     results = {
         "dataset": images.name,
         "recipe": dataclasses.asdict(recipe),
-        "sparsity": _SPARSITY.value,
+        "sparsity": training.sparsity(_SPARSITY),
         "temperature": _TEMPERATURE.value,
         "seeds": list(seeds),
         "test_accuracy_percent": accuracy,

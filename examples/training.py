@@ -1,4 +1,4 @@
-"""What the training scripts share: recipe, one line an epoch, test accuracy."""
+"""What the training scripts share: flags, recipe, a line an epoch, test accuracy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import data
 import keras
 import numpy as np
+from absl import flags
 
 import pdp_keras
+
+DATASET = flags.DEFINE_string(
+    "dataset",
+    "digits",
+    "'digits', or an image classification data set of TensorFlow Datasets by name; "
+    "fashion_mnist is read from local IDX files where there are any.",
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder with IDX files, or folder of TensorFlow Datasets."
+)
+SPARSITY = flags.DEFINE_float(
+    "sparsity", None, "Fraction of zeros, in [0, 1). Default: the script's."
+)
+EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Default: depends on the data set.", lower_bound=1
+)
+SEED = flags.DEFINE_integer("seed", 0, "The first seed.", lower_bound=0)
+OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Folder for the results. Default: one below ./pdp_output."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +142,17 @@ def tflite_test_accuracy(path: pathlib.Path, images: data.ImageData) -> float:
         # The scale of quantized logits does not change which one is largest.
         correct += int(np.argmax(interpreter.get_tensor(output["index"])[0]) == label)
     return correct / len(x)
+
+
+def sparsity(default: float) -> float:
+    """The flag's, or else the script's own."""
+    return default if SPARSITY.value is None else SPARSITY.value
+
+
+def output_folder(default: str) -> pathlib.Path:
+    """The flag's folder, or else one of ./pdp_output."""
+    given = OUTPUT_DIR.value or pathlib.Path("pdp_output") / default
+    return pathlib.Path(given).expanduser()
 
 
 def heading(text: str) -> None:

@@ -17,6 +17,10 @@ from pdp_keras.tflite_edits import edit_for_xnnpack
 from pdp_keras.tflite_graph import FileGraph, FileOperator, read_graph
 from pdp_keras.xnnpack import LEAST_SPARSITY, SparseCheck, SparsePart, check_sparse
 
+_NO_WAY = (
+    "it is on no way from a 3x3 convolution with stride 2 on 3 channels to a global "
+    "average pooling on which every operator fits"
+)
 _KERNELS: dict[str, tuple[type, ...]] = {
     "CONV_2D": (layers.Conv2D, layers.SeparableConv2D),
     "DEPTHWISE_CONV_2D": (layers.DepthwiseConv2D, layers.SeparableConv2D),
@@ -90,8 +94,15 @@ def _summary(found: SparseCheck, rows: list[LayerCheck]) -> str:
 
 
 def _first_reason(rows: list[LayerCheck]) -> str:
-    reasons = [f"{row.layer}: {row.reason}" for row in rows if row.reason]
-    return reasons[0] if reasons else "there is no convolution"
+    """What breaks a rule itself comes before what is only in its company."""
+    reasons = sorted((row for row in rows if row.reason), key=_is_in_company)
+    if not reasons:
+        return "there is no convolution"
+    return f"{reasons[0].layer}: {reasons[0].reason}"
+
+
+def _is_in_company(row: LayerCheck) -> bool:
+    return row.reason == _NO_WAY
 
 
 def _row(
@@ -138,10 +149,7 @@ def _blocked(operator: int, graph: FileGraph, found: SparseCheck) -> str:
     if blocker is not None and found.roles[blocker].reason:
         kind, why = graph.operators[blocker].kind, found.roles[blocker].reason
         return f"it reads what comes from or goes to a {kind}, and {why}"
-    return (
-        "it is on no way from a 3x3 convolution with stride 2 on 3 channels to a "
-        "global average pooling on which every operator fits"
-    )
+    return _NO_WAY
 
 
 def _kernels(layer: Any) -> list[np.ndarray]:

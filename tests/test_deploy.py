@@ -57,6 +57,17 @@ def test_the_rule_that_stops_a_network_is_named():
     assert "it reads what comes from or goes to a CONV_2D" in pointwise.reason
 
 
+def test_what_breaks_a_rule_is_named_before_its_company():
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", name="stem")(inputs)
+    x = layers.Conv2D(8, 3, padding="same", name="full")(x)
+    x = layers.Conv2D(8, 1, name="pointwise")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    check = pdp_keras.deploy_check(zero_pointwise(randomized(model)), "xnnpack")
+    assert check.summary.startswith("everything runs dense; full: it is a 3x3")
+    assert [row.runs for row in check.layers] == ["dense"] * 3
+
+
 def test_the_model_stays_as_it_was():
     model = small()
     before = [v.numpy() for v in model.variables]

@@ -36,7 +36,7 @@ def test_the_network_could_run_sparse_on_images_of_any_size(shape):
 def test_other_epochs_keep_their_proportions(epochs, expected):
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver((mobile._EPOCHS, epochs)):
+    with flagsaver.flagsaver(epochs=epochs):
         recipe = mobile.recipe_from_flags()
     assert (recipe.epochs, recipe.warmup_epochs, recipe.ramp_epochs) == expected
 
