@@ -18,7 +18,7 @@ from typing import Any
 import common  # before the others: it quiets TensorFlow
 import keras
 from absl import app, flags
-from keras import applications
+from stock_files import build
 
 import pdp_keras
 from pdp_keras.vela import compile_for_ethos_u
@@ -31,10 +31,7 @@ _OUTPUT = flags.DEFINE_string(
     "output", "pdp_output/ethos_u.jsonl", "Results file, added to."
 )
 
-NETWORKS = {
-    "MobileNet": applications.MobileNet,
-    "MobileNetV2": applications.MobileNetV2,
-}
+NETWORKS = ("MobileNet", "MobileNetV2")
 # The arguments of `prune_model`; None leaves the network dense.
 PRUNED: dict[str, dict[str, Any] | None] = {
     "dense": None,
@@ -48,14 +45,10 @@ PRUNED: dict[str, dict[str, Any] | None] = {
 }
 
 
-def build(network: str, how: str) -> keras.Model:
+def build_pruned(network: str, how: str) -> keras.Model:
     """The network, pruned."""
     keras.utils.set_random_seed(0)
-    model = NETWORKS[network](
-        weights=None, input_shape=(224, 224, 3), classifier_activation=None
-    )
-    common.randomize(model)
-    common.fit_normalizations(model, common.random_inputs(model, 8, seed=2))
+    model = build(network)
     if (arguments := PRUNED[how]) is None:
         return model
     pruned = common.prune_now(pdp_keras.prune_model(model, **arguments))
@@ -66,7 +59,7 @@ def build(network: str, how: str) -> keras.Model:
 
 def measure(network: str, how: str) -> list[dict[str, Any]]:
     """A row for each accelerator."""
-    model = build(network, how)
+    model = build_pruned(network, how)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.tflite"
         report = pdp_keras.export_tflite(

@@ -22,28 +22,30 @@ from pdp_keras.tflite_inputs import model_inputs
 SPARSITIES = (0.7, 0.8, 0.85, 0.9, 0.95)
 """Of the 1x1 convolutions."""
 
-# Each at the size that it was made for.
+# Functions of keras.applications; each at the size that it was made for.
 NETWORKS = {
-    "MobileNet": (applications.MobileNet, 224),
-    "MobileNetV2": (applications.MobileNetV2, 224),
-    "MobileNetV3Small": (applications.MobileNetV3Small, 224),
-    "MobileNetV3Large": (applications.MobileNetV3Large, 224),
-    "EfficientNetB0": (applications.EfficientNetB0, 224),
-    "EfficientNetB1": (applications.EfficientNetB1, 240),
-    "EfficientNetB2": (applications.EfficientNetB2, 260),
-    "EfficientNetB3": (applications.EfficientNetB3, 300),
-    "EfficientNetV2B0": (applications.EfficientNetV2B0, 224),
-    "NASNetMobile": (applications.NASNetMobile, 224),
-    "ResNet50": (applications.ResNet50, 224),
-    "DenseNet121": (applications.DenseNet121, 224),
-    "Xception": (applications.Xception, 299),
+    "MobileNet": 224,
+    "MobileNetV2": 224,
+    "MobileNetV3Small": 224,
+    "MobileNetV3Large": 224,
+    "EfficientNetB0": 224,
+    "EfficientNetB1": 240,
+    "EfficientNetB2": 260,
+    "EfficientNetB3": 300,
+    "EfficientNetV2B0": 224,
+    "NASNetMobile": 224,
+    "ResNet50": 224,
+    "DenseNet121": 224,
+    "Xception": 299,
 }
 
 
 def build(name: str) -> keras.Model:
     """The network without softmax, with weights by which its output varies."""
-    make, size = NETWORKS[name]
-    model = make(weights=None, input_shape=(size, size, 3), classifier_activation=None)
+    size = NETWORKS[name]
+    model = getattr(applications, name)(
+        weights=None, input_shape=(size, size, 3), classifier_activation=None
+    )
     common.randomize(model)
     common.fit_normalizations(model, common.random_inputs(model, 8, seed=2))
     return model
@@ -73,7 +75,7 @@ def stock_files(name: str, folder: pathlib.Path) -> dict[str, Any]:
         return json.loads(about.read_text())
     model = build(name)
     check = pdp_keras.deploy_check(model, "xnnpack")
-    row: dict[str, Any] = {"name": name, "size": NETWORKS[name][1]}
+    row: dict[str, Any] = {"name": name, "size": NETWORKS[name]}
     if check.prunable:
         images = common.random_inputs(model, 2, seed=3)
         (input_name,) = (one.name for one in model_inputs(model).flat)

@@ -17,9 +17,12 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import pathlib
-import sys
 from typing import Any
+
+# TensorFlow reports its start-up on the console unless told not to beforehand.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import data
 import keras
@@ -27,17 +30,17 @@ import litert_js
 import numpy as np
 import training
 from absl import app, flags
-from training import (  # before the library: it quiets TensorFlow
+from training import (
     Recipe,
     fit,
     heading,
     keras_test_accuracy,
     new_schedule,
+    run_script,
     tflite_test_accuracy,
 )
 
 import pdp_keras
-from pdp_keras.export import ExportError
 
 flags.adopt_module_key_flags(training)
 
@@ -79,11 +82,13 @@ class Kind:
 
 # The dense network is written as anybody would.
 KINDS = {
-    "dense": {"": Kind("generic", None), "_float16": Kind("generic", "float16")},
-    "sparse": {"": Kind("xnnpack", None), "_float16": Kind("xnnpack", "float16")},
+    name: {
+        "": Kind(target, None),
+        "_float16": Kind(target, "float16"),
+        "_int8": Kind("generic", "int8"),
+    }
+    for name, target in (("dense", "generic"), ("sparse", "xnnpack"))
 }
-for _kinds in KINDS.values():
-    _kinds["_int8"] = Kind("generic", "int8")
 
 
 def build_model(
@@ -289,14 +294,8 @@ def run() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Everything, with the errors that a user can mend in one line."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
-    try:
-        run()
-    except (ValueError, OSError, ImportError, ExportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    """Everything, from the command line."""
+    run_script(argv, run)
 
 
 if __name__ == "__main__":

@@ -16,27 +16,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import pathlib
-import sys
 from typing import Any
+
+# TensorFlow reports its start-up on the console unless told not to beforehand.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import data
 import keras
 import numpy as np
 import training
 from absl import app, flags
-from training import (  # before the library: it quiets TensorFlow
+from training import (
     Recipe,
     fit,
     heading,
     keras_test_accuracy,
     new_schedule,
+    run_script,
     tflite_test_accuracy,
 )
 
 import pdp_keras
 from pdp_keras import plot
-from pdp_keras.export import ExportError
 
 flags.adopt_module_key_flags(training)
 
@@ -296,14 +299,8 @@ def run() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
-    try:
-        run()
-    except (ValueError, OSError, ImportError, ExportError) as error:
-        # What a user can mend needs no traceback.
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    """Everything, from the command line."""
+    run_script(argv, run)
 
 
 if __name__ == "__main__":

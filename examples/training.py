@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import pathlib
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
-
-# TensorFlow reports its start-up on the console unless told not to beforehand.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import data
 import keras
 import numpy as np
-from absl import flags
+from absl import app, flags
 
 import pdp_keras
+from pdp_keras.export import ExportError
 
 DATASET = flags.DEFINE_string(
     "dataset",
@@ -158,3 +157,14 @@ def output_folder(default: str) -> pathlib.Path:
 def heading(text: str) -> None:
     """Prints a heading."""
     print(f"\n{text}\n{'-' * len(text)}", flush=True)
+
+
+def run_script(argv: list[str], run: Callable[[], None]) -> None:
+    """Runs a script; what a user can mend needs no traceback."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
+    try:
+        run()
+    except (ValueError, OSError, ImportError, ExportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

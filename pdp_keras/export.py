@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import importlib.metadata
-import importlib.util
 import os
 import pathlib
 import uuid

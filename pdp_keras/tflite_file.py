@@ -83,6 +83,16 @@ def load_model(data: bytes) -> tuple[Any, Any]:
     return schema, schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
 
 
+def operator_kind(model: Any, operator: Any) -> int:
+    """The schema's `BuiltinOperator` of an `OperatorT`."""
+    return code_kind(model.operatorCodes[operator.opcodeIndex])
+
+
+def code_kind(code: Any) -> int:
+    """The same of an `OperatorCodeT`; old files have small kinds in another field."""
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
 def packed_model(model: Any) -> bytes:
     """The content of a file with this `ModelT`."""
     import flatbuffers

@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pdp_keras.tflite_file import Array, listed, load_model, tensor_values
+from pdp_keras.tflite_file import (
+    Array,
+    listed,
+    load_model,
+    operator_kind,
+    tensor_values,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,8 +82,7 @@ def read_graph(data: bytes) -> FileGraph:
     ]
     operators = []
     for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        kind = kinds[operator_kind(model, operator)]
         inputs = [tensors[i] for i in operator.inputs if i >= 0]
         outputs = [int(i) for i in operator.outputs]
         if kind in ("DENSIFY", "DEQUANTIZE") and inputs[0].values is not None:

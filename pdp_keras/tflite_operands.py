@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pdp_keras.tflite_file import load_model, packed_model
+from pdp_keras.tflite_file import load_model, operator_kind, packed_model
 
 
 def with_image_operands(data: bytes) -> bytes:
@@ -29,8 +29,7 @@ def with_image_operands(data: bytes) -> bytes:
     for graph in model.subgraphs:
         reshaped: dict[int, int] = {}  # vector → the image that it was
         for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+            kind = operator_kind(model, operator)
             inputs = [int(i) for i in operator.inputs]
             if kind == kinds.RESHAPE and _is_pixel(graph, inputs[0]):
                 reshaped[int(operator.outputs[0])] = inputs[0]

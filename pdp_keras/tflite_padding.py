@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pdp_keras.tflite_file import load_model, packed_model
+from pdp_keras.tflite_file import code_kind, load_model, operator_kind, packed_model
 from pdp_keras.windows import make_windows
 
 _VALID = 1  # the schema's Padding code
@@ -32,8 +32,7 @@ def with_explicit_padding(data: bytes) -> bytes:
     for graph in model.subgraphs:
         operators = []
         for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+            kind = operator_kind(model, operator)
             if kind in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D):
                 half = _symmetric_padding(graph, operator)
                 if half is not None:
@@ -104,7 +103,7 @@ def _add_pad(
 
 def _operator_code(schema: Any, model: Any, kind: int) -> int:
     for index, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == kind:
+        if code_kind(code) == kind:
             return index
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = kind

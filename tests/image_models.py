@@ -45,6 +45,18 @@ def mobile(size=32, kernel=3, padding="same", head="dense", **arguments):
     return keras.Model(inputs, HEADS[head](x), name="mobile")
 
 
+def mostly_pointwise(size, blocks):
+    """A network whose 1x1 convolutions take most of its time and instructions."""
+    inputs = keras.Input((size, size, 3), name="image")
+    x = layers.Conv2D(32, 3, 2, padding="same", activation="relu")(inputs)
+    for _ in range(blocks):
+        x = layers.Conv2D(256, 1, activation="relu")(x)
+        x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(64, 1)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
 def dense_head(x):
     return layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(x))
 

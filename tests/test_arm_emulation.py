@@ -6,7 +6,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from image_models import inputs_of, mobile, randomized, zero_pointwise
+from image_models import (
+    inputs_of,
+    mobile,
+    mostly_pointwise,
+    randomized,
+    zero_pointwise,
+)
 
 import pdp_keras
 
@@ -23,15 +29,7 @@ pytestmark = pytest.mark.skipif(
 def network():
     """Most of its instructions are in its 1x1 convolutions."""
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((32, 32, 3), name="image")
-    x = keras.layers.Conv2D(32, 3, 2, padding="same", activation="relu")(inputs)
-    for _ in range(2):
-        x = keras.layers.Conv2D(256, 1, activation="relu")(x)
-        x = keras.layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
-        x = keras.layers.Conv2D(64, 1)(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(inputs, keras.layers.Dense(10)(x))
-    return zero_pointwise(randomized(model), 0.9)
+    return zero_pointwise(randomized(mostly_pointwise(32, 2)), 0.9)
 
 
 def exported(model, tmp_path, target):
