@@ -20,6 +20,8 @@ from typing import Any
 
 from keras import ops
 
+from pdp_keras.compiled import compiled
+
 Tensor = Any
 
 # Products of two numbers below stay finite in float32. Far smaller ones already
@@ -28,6 +30,8 @@ _LARGEST = 1e18
 # The smallest normal float32: backends may take anything smaller for 0, and 0 / 0
 # is no mask.
 _SMALLEST = 2.0**-126
+# Below this many weights TensorFlow's own operations are as fast as one program.
+_WORTH_COMPILING = 1 << 16
 
 
 def soft_mask(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
@@ -48,8 +52,9 @@ def soft_mask(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     >>> soft_mask(ops.array([0.0, 0.1, 1.0]), 0.1, 0.01)
     [0.0, 0.5, 1.0]
     """
-    mask = ops.sigmoid(_logit(scores, threshold, width))
-    return ops.where(threshold > 0, mask, ops.ones_like(mask))
+    low, high, inverse = _scales(threshold, width)
+    keep, _ = _keep_and_both(_logit(scores, low, high, inverse))
+    return keep
 
 
 def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
@@ -77,12 +82,12 @@ def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
             if upstream is None:
                 (upstream,) = args
             return (
-                upstream * soft_masked_slope(weights, threshold, width),
+                _backward(weights, upstream, threshold, width),
                 ops.zeros_like(threshold),
                 ops.zeros_like(width),
             )
 
-        return weights * soft_mask(ops.abs(weights), threshold, width), gradient
+        return _forward(weights, threshold, width), gradient
 
     return masked(weights, ops.stop_gradient(threshold), ops.stop_gradient(width))
 
@@ -90,25 +95,54 @@ def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
 def soft_masked_slope(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     """The closed form of `d(m w)/dw`; arguments as for `soft_masked`."""
     scores = ops.abs(weights)
-    logit = _logit(scores, threshold, width)
-    keep = ops.sigmoid(logit)
-    # 1 - keep, without the cancellation where keep is close to 1.
-    prune = ops.sigmoid(-logit)
-    scaled = ops.minimum(scores / _safe(threshold, width), _LARGEST)
-    slope = keep + 2.0 * ops.square(scaled) * (keep * prune)
-    return ops.where(threshold > 0, slope, ops.ones_like(slope))
+    low, high, inverse = _scales(threshold, width)
+    keep, both = _keep_and_both(_logit(scores, low, high, inverse))
+    scaled = ops.minimum(scores * inverse, _LARGEST)
+    return keep + 2.0 * ops.square(scaled) * both
 
 
-def _safe(threshold: Tensor, width: Tensor) -> Tensor:
-    """The width, or something harmless where nothing is pruned."""
-    return ops.where(threshold > 0, ops.maximum(width, _SMALLEST), ops.ones_like(width))
+def _keep_and_both(logit: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask m = sigmoid(logit), exactly 1 in the end, and m (1 - m).
+
+    Both from the smaller of m and 1 - m, so that neither is a difference of nearly
+    equal numbers; and from one exponential.
+    """
+    small = ops.exp(-ops.abs(logit))
+    smaller = small / (1.0 + small)
+    keep = ops.where(logit < 0, smaller, 1.0 - smaller)
+    return keep, smaller * (1.0 - smaller)
 
 
-def _logit(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
+@compiled(_WORTH_COMPILING)
+def _forward(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
+    low, high, inverse = _scales(threshold, width)
+    logit = _logit(ops.abs(weights), low, high, inverse)
+    # sigmoid(logit) * weights with one division, which is exact where nothing is cut.
+    return weights / (1.0 + ops.exp(-logit))
+
+
+@compiled(_WORTH_COMPILING)
+def _backward(
+    weights: Tensor, upstream: Tensor, threshold: Tensor, width: Tensor
+) -> Tensor:
+    return upstream * soft_masked_slope(weights, threshold, width)
+
+
+def _scales(threshold: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The threshold twice, to subtract and to add, and 1 / width.
+
+    Where nothing is pruned they are such that every score is kept: a choice of a few
+    numbers in place of one for every weight.
+    """
+    is_pruned = threshold > 0
+    inverse = ops.where(is_pruned, 1.0 / ops.maximum(width, _SMALLEST), _LARGEST)
+    low = ops.where(is_pruned, threshold, -1.0)
+    return low, ops.abs(low), inverse
+
+
+def _logit(scores: Tensor, low: Tensor, high: Tensor, inverse: Tensor) -> Tensor:
     # As a product of two factors it keeps its digits near the threshold, where a
     # difference of squares would lose them. Each is bounded by itself: bounded
     # before the subtraction, two large numbers would look equal.
-    safe = _safe(threshold, width)
-    difference = ops.clip((scores - threshold) / safe, -_LARGEST, _LARGEST)
-    total = ops.minimum((scores + threshold) / safe, _LARGEST)
-    return difference * total
+    difference = ops.clip((scores - low) * inverse, -_LARGEST, _LARGEST)
+    return difference * ops.minimum((scores + high) * inverse, _LARGEST)

@@ -92,6 +92,8 @@ class PrunedWeight(Counted):
             global allocation has decided.
         temperature_scale: float variable: what the temperature has fallen to, as a
             fraction of its own value. All kernels of a wrapper share it.
+        bracket: float variable `(3,)`: where the threshold of the next step is looked
+            for first; None if the mode has no use for it.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class PrunedWeight(Counted):
         zeros: Any,
         target_zeros: Any,
         temperature_scale: Any,
+        bracket: Any = None,
     ) -> None:
         self.kernel = kernel
         self.mode = mode
@@ -109,6 +112,7 @@ class PrunedWeight(Counted):
         self.zeros = zeros
         self.target_zeros = target_zeros
         self.temperature_scale = temperature_scale
+        self.bracket = bracket
 
     def limit_zeros(self, zeros: int) -> int:
         """What the mode makes of the zeros that an allocation wants."""
@@ -132,6 +136,7 @@ class PrunedWeight(Counted):
             self.zeros,
             self.target_zeros,
             self.temperature_scale,
+            self.bracket,
         )
 
     @property
@@ -177,11 +182,7 @@ class PrunedWeight(Counted):
         mode, axes = self.mode, self.kernel.axes
         weights = self.kernel.variable.value
         zeros = self.zeros.value
-        if training:
-            single = ops.cast(weights, "float32")
-            masked = mode.soft_masked(single, zeros, axes, self.width)
-        else:
-            masked = mode.hard_masked(weights, zeros, axes)
+        masked = self._soft_masked() if training else self._hard_masked()
         values = [(self.kernel.variable, ops.cast(masked, weights.dtype))]
         bias = self._bias_of_outputs()
         if bias is not None:
@@ -196,6 +197,21 @@ class PrunedWeight(Counted):
     def hard_masked(self) -> Tensor:
         """The weights as inference sees them and as stripping leaves them."""
         return self.masked_values(training=False)[0][1]
+
+    def _soft_masked(self) -> Tensor:
+        weights = ops.cast(self.kernel.variable.value, "float32")
+        known = weights, self.zeros.value, self.kernel.axes, self.width
+        if self.bracket is None:
+            return self.mode.soft_masked(*known)
+        masked, bracket = self.mode.soft_masked_in_bracket(*known, self.bracket.value)
+        self.bracket.assign(bracket)
+        return masked
+
+    def _hard_masked(self) -> Tensor:
+        known = self.kernel.variable.value, self.zeros.value, self.kernel.axes
+        if self.bracket is None:
+            return self.mode.hard_masked(*known)
+        return self.mode.hard_masked_in_bracket(*known, self.bracket.value)
 
     def _bias_of_outputs(self) -> Any:
         if not self.mode.prunes_outputs:

@@ -1,15 +1,15 @@
-"""Exact order statistics of magnitudes: the only place that looks at the backend.
+"""Exact order statistics of magnitudes, and the thresholds and masks made of them.
 
-The threshold of PDP lies midway between two neighbouring order statistics. A
-sort finds them, but on TensorFlow's CPU a sort costs far more than the training
-step's own arithmetic. Non-negative floats order like their bit patterns read as
-integers, so counting bits finds the same two values exactly:
+The threshold of PDP lies midway between two neighbouring order statistics. A sort
+finds them, but costs far more than a training step's own arithmetic. Non-negative
+floats order like their bit patterns read as integers, so counting finds the same two
+values exactly:
 
-- TensorFlow graphs and eager code: a two-level histogram of the upper and the
-  lower 16 bits (`_select_by_histogram`);
-- inside XLA, which has no fast histogram: bisection on the 31 bits
-  (`_select_by_bisection`);
-- JAX and PyTorch: a sort (`_select_by_sort`).
+- wherever a compiler makes fast loops of it (TensorFlow's graphs, XLA, JAX) by the
+  passes of `order_search`, of which one suffices with a `bracket` from the last step;
+- in TensorFlow's eager code by a two-level histogram of the upper and the lower 16
+  bits;
+- in PyTorch by a sort of what lies in the bracket.
 """
 
 from __future__ import annotations
@@ -18,18 +18,35 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from pdp_keras import order_search
+from pdp_keras.compiled import (
+    compiled,
+    compiles_with_xla,
+    is_compiled_apart,
+    traced_once,
+)
+from pdp_keras.order_search import INT32_MAX, Part, from_bits, magnitude_bits
+
 Tensor = Any
+# Numbers in a bracket: two ends, and the last value.
+BRACKET = 3
+Selection = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _LOW_BITS = 16
 _HIGH_BUCKETS = 1 << 15  # the sign bit of a magnitude is always 0
 _LOW_BUCKETS = 1 << _LOW_BITS
-_INT32_MAX = 2**31 - 1
+# Up to the last one, kernels are filled up to one of these sizes, so that the many
+# small ones of a network share a few compiled programs.
+_PROGRAM_SIZES = (1 << 12, order_search.LARGE - 1)
 
 
-def order_statistics(magnitudes: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of rank `rank - 1` and `rank`, counted from 0 in rising order.
+def order_statistics(
+    values: Tensor, rank: Tensor, bracket: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The magnitudes of rank `rank - 1` and `rank`, counted from 0 in rising order.
 
     With `rank` weights to prune these are the largest pruned and the smallest
     kept magnitude. Ranks are clipped to the ones that exist, so `rank=0` gives
@@ -37,8 +54,10 @@ def order_statistics(magnitudes: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     every number, as in a sort.
 
     Args:
-        magnitudes: float32 tensor of any shape with n >= 1 non-negative values.
+        values: float32 tensor of any shape with n >= 1 values; their sign is ignored.
         rank: integer scalar tensor (or int) in `[0, n]`.
+        bracket: float32 tensor `(3,)` of `tracked_threshold`, a guess where the first
+            one is. It changes the time, never the result.
 
     Returns:
         `(lower, upper)`, two float32 scalars.
@@ -49,24 +68,24 @@ def order_statistics(magnitudes: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     >>> float(lower), float(upper)
     (2.0, 3.0)
     """
-    flat = ops.reshape(magnitudes, (-1,))
-    n = flat.shape[0]
-    rank = ops.cast(rank, "int32")
-    lower = ops.clip(rank - 1, 0, n - 1)
-    upper = ops.clip(rank, 0, n - 1)
-    values: tuple[Tensor, Tensor] = _selection()(flat, lower, upper)
-    return values
+    found: tuple[Tensor, Tensor] = _order_statistics(
+        ops.reshape(values, (-1,)), _rank(rank), _known(bracket)
+    )
+    return found
 
 
-def midpoint_threshold(magnitudes: Tensor, zeros: Tensor) -> Tensor:
+def midpoint_threshold(
+    values: Tensor, zeros: Tensor, bracket: Tensor | None = None
+) -> Tensor:
     """PDP's threshold: midway between the largest pruned and smallest kept value.
 
     `t = (min W_h + max W_l) / 2` (Cho, Adya and Naik, NeurIPS 2023,
     arXiv:2305.11203, section 3).
 
     Args:
-        magnitudes: float32 tensor with n >= 1 non-negative values.
+        values: float32 tensor with n >= 1 values; their sign is ignored.
         zeros: integer scalar in `[0, n]`, how many of them are to be pruned.
+        bracket: as for `order_statistics`.
 
     Returns:
         A float32 scalar. 0 where nothing is to be pruned; the largest magnitude
@@ -77,103 +96,173 @@ def midpoint_threshold(magnitudes: Tensor, zeros: Tensor) -> Tensor:
     >>> float(midpoint_threshold(ops.array([3.0, 1.0, 2.0, 5.0]), 2))
     2.5
     """
-
-    def compute() -> Tensor:
-        lower, upper = order_statistics(magnitudes, zeros)
-        # Halved before the sum: the sum of two large magnitudes may overflow.
-        return 0.5 * lower + 0.5 * upper
-
-    if 0 in magnitudes.shape:
-        return ops.zeros((), "float32")
-    # During warm-up nothing is pruned, and then nothing should be paid for it.
-    return ops.cond(
-        ops.cast(zeros, "int32") > 0,
-        compute,
-        lambda: ops.zeros((), "float32"),
-    )
+    return tracked_threshold(values, zeros, _known(bracket))[0]
 
 
-def smallest(magnitudes: Tensor, zeros: Tensor) -> Tensor:
+def tracked_threshold(
+    values: Tensor, zeros: Tensor, bracket: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`midpoint_threshold`, and the bracket to give the next time.
+
+    Args:
+        values: float32 tensor with n >= 1 values; their sign is ignored.
+        zeros: integer scalar in `[0, n]`, how many of them are to be pruned.
+        bracket: float32 tensor `(3,)`: what the last call returned; zeros at first.
+
+    Returns:
+        `(threshold, bracket)`, float32 tensors of shapes `()` and `(3,)`.
+    """
+    if 0 in values.shape:
+        return ops.zeros((), "float32"), bracket
+    flat = ops.reshape(values, (-1,))
+    found: tuple[Tensor, Tensor] = _tracked_threshold(flat, _rank(zeros), bracket)
+    return found
+
+
+def smallest(values: Tensor, zeros: Tensor, bracket: Tensor | None = None) -> Tensor:
     """Marks exactly the `zeros` smallest magnitudes, ties in order of position.
 
     Args:
-        magnitudes: float32 tensor with n >= 1 non-negative values.
+        values: float32 tensor with n >= 1 values; their sign is ignored.
         zeros: integer scalar in `[0, n]`.
+        bracket: as for `order_statistics`.
 
     Returns:
-        A bool tensor of the shape of `magnitudes`, True for `zeros` entries.
+        A bool tensor of the shape of `values`, True for `zeros` entries.
 
     Example:
 
     >>> smallest(ops.array([2.0, 1.0, 2.0, 2.0]), 2)
     [True, True, False, False]
     """
-    if 0 in magnitudes.shape:
-        return ops.zeros(magnitudes.shape, dtype="bool")
-    zeros = ops.cast(zeros, "int32")
+    if 0 in values.shape:
+        return ops.zeros(values.shape, dtype="bool")
+    marks = _smallest(ops.reshape(values, (-1,)), _rank(zeros), _known(bracket))
+    return ops.reshape(marks, values.shape)
 
+
+@traced_once
+def _smallest(flat: Tensor, zeros: Tensor, bracket: Tensor) -> Tensor:
     def mark() -> Tensor:
-        flat = ops.reshape(magnitudes, (-1,))
-        boundary, _ = order_statistics(flat, zeros)
-        keys, boundary_key = _sort_key(flat), _sort_key(boundary)
-        below = keys < boundary_key
-        tied = keys == boundary_key
-        missing = zeros - ops.sum(ops.cast(below, "int32"))
+        boundary, _ = _order_statistics(flat, zeros, bracket)
+        return _marked(flat, zeros, boundary)
 
-        def first_tied() -> Tensor:
-            order = ops.cumsum(ops.cast(tied, "int32"))
-            return ops.logical_and(tied, order <= missing)
-
-        # Distinct weights, the common case, are spared the running count.
-        all_tied = ops.equal(ops.sum(ops.cast(tied, "int32")), missing)
-        chosen = ops.cond(all_tied, lambda: tied, first_tied)
-        return ops.reshape(ops.logical_or(below, chosen), magnitudes.shape)
-
-    return ops.cond(zeros > 0, mark, lambda: ops.zeros(magnitudes.shape, dtype="bool"))
+    return ops.cond(zeros > 0, mark, lambda: ops.zeros(flat.shape, dtype="bool"))
 
 
-def _sort_key(magnitudes: Tensor) -> Tensor:
-    """Something that compares like the magnitudes, denormal numbers included.
+@compiled(least=1 << 16)
+def _marked(values: Tensor, zeros: Tensor, boundary: Tensor) -> Tensor:
+    """True below the boundary, and for the first ones on it until there are `zeros`."""
+    # By their bits: TensorFlow's kernels take denormal floats for zeros.
+    keys, boundary_key = magnitude_bits(values), magnitude_bits(boundary)
+    below = keys < boundary_key
+    tied = keys == boundary_key
+    missing = zeros - _count(below)
 
-    TensorFlow's kernels take denormal floats for zeros; their bits do not suffer.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return magnitudes
-    import tensorflow as tf
+    def first_tied() -> Tensor:
+        order = ops.cumsum(ops.cast(tied, "int32"))
+        return ops.logical_and(tied, order <= missing)
 
-    return tf.bitcast(magnitudes, tf.int32)
+    # Distinct weights, the common case, are spared the running count.
+    chosen = ops.cond(ops.equal(_count(tied), missing), lambda: tied, first_tied)
+    return ops.logical_or(below, chosen)
 
 
-def _selection() -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    if keras.backend.backend() != "tensorflow":
+def _count(marks: Tensor) -> Tensor:
+    return ops.sum(ops.cast(marks, "int32"))
+
+
+def _rank(rank: Tensor) -> Tensor:
+    return ops.cast(rank, "int32")
+
+
+def _known(bracket: Tensor | None) -> Tensor:
+    return ops.zeros((BRACKET,), "float32") if bracket is None else bracket
+
+
+@traced_once
+def _tracked_threshold(
+    flat: Tensor, zeros: Tensor, bracket: Tensor
+) -> tuple[Tensor, Tensor]:
+    def compute() -> tuple[Tensor, Tensor]:
+        lower, upper = _order_statistics(flat, zeros, bracket)
+        # Halved before the sum: the sum of two large magnitudes may overflow.
+        middle = 0.5 * lower + 0.5 * upper
+        return middle, order_search.next_bracket(lower, bracket)
+
+    # During warm-up nothing is pruned, and then nothing should be paid for it.
+    return ops.cond(zeros > 0, compute, lambda: (ops.zeros((), "float32"), bracket))
+
+
+@traced_once
+def _order_statistics(
+    flat: Tensor, rank: Tensor, bracket: Tensor
+) -> tuple[Tensor, Tensor]:
+    last = flat.shape[0] - 1
+    lower = ops.clip(rank - 1, 0, last)
+    upper = ops.clip(rank, 0, last)
+    return _selection()(flat, lower, upper, bracket)
+
+
+def _selection() -> Selection:
+    backend = keras.backend.backend()
+    if backend == "torch":
         return _select_by_sort
-    return _select_by_bisection if _compiles_with_xla() else _select_by_histogram
+    if is_compiled_apart():
+        return _select_by_programs
+    if backend == "tensorflow" and not compiles_with_xla():
+        return _select_by_histogram
+    return _search
 
 
-def _compiles_with_xla() -> bool:
-    import tensorflow as tf
-    from tensorflow.python.ops import control_flow_util
+_search = compiled()(order_search.search)
+_first_pass = compiled()(order_search.first_pass)
 
-    # TensorFlow has no public way to ask this while a function is being traced.
-    return bool(
-        not tf.executing_eagerly()
-        and control_flow_util.GraphOrParentsInXlaContext(
-            tf.compat.v1.get_default_graph()
-        )
+
+@compiled()
+def _search_part(*part: Tensor) -> tuple[Tensor, Tensor]:
+    return order_search.search_part(Part(*part))
+
+
+def _select_by_programs(
+    flat: Tensor, lower: Tensor, upper: Tensor, bracket: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The search in parts whose compilation the kernels of a network share."""
+    n = flat.shape[0]
+    for size in _PROGRAM_SIZES:
+        if n <= size:
+            last_of_all = np.array(INT32_MAX, "int32").view("float32")
+            filled = ops.pad(flat, (0, size - n), constant_values=last_of_all)
+            return _search(filled, lower, upper, bracket)
+    part = _first_pass(flat, lower, upper, bracket)
+    return ops.cond(
+        part[-1],
+        lambda: _search_part(*part),
+        lambda: _select_by_histogram(flat, lower, upper, bracket),
     )
 
 
-def _select_by_sort(flat: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, ...]:
-    ordered = ops.sort(flat)
-    return ops.take(ordered, lower), ops.take(ordered, upper)
+def _select_by_sort(
+    flat: Tensor, lower: Tensor, upper: Tensor, bracket: Tensor
+) -> tuple[Tensor, Tensor]:
+    """PyTorch's way, where the size of a tensor may depend on data."""
+    bits = magnitude_bits(flat)
+    lo, hi, _ = magnitude_bits(bracket)
+    before = int(_count(bits < lo)) if hi > lo else 0
+    inside = bits[ops.logical_and(bits >= lo, bits <= hi)] if hi > lo else bits
+    if not before <= int(lower) <= int(upper) < before + len(inside):
+        before, inside = 0, bits
+    ordered = ops.sort(inside)
+    return tuple(from_bits(ordered[rank - before]) for rank in (lower, upper))
 
 
 def _select_by_histogram(
-    flat: Tensor, lower: Tensor, upper: Tensor
-) -> tuple[Tensor, ...]:
+    flat: Tensor, lower: Tensor, upper: Tensor, bracket: Tensor
+) -> tuple[Tensor, Tensor]:
     import tensorflow as tf
 
-    bits = tf.bitcast(flat, tf.int32)
+    del bracket
+    bits = magnitude_bits(flat)
     high = tf.bitwise.right_shift(bits, _LOW_BITS)
     bucket, before = _locate(high, lower, _HIGH_BUCKETS)
     members = tf.boolean_mask(bits, high == bucket)
@@ -185,7 +274,11 @@ def _select_by_histogram(
     found = tf.bitwise.bitwise_or(tf.bitwise.left_shift(bucket, _LOW_BITS), low)
     copies = tf.reduce_sum(tf.cast(tf.equal(members, found), tf.int32))
     up_to_found = before + before_low + copies
-    return _values(bits, found, up_to_found, upper)
+    # The upper one equals the lower one if enough copies of it exist; otherwise it is
+    # the next larger value.
+    larger = tf.reduce_min(tf.where(bits > found, bits, INT32_MAX))
+    next_bits = tf.where(upper < up_to_found, found, larger)
+    return from_bits(found), from_bits(next_bits)
 
 
 def _locate(keys: Tensor, rank: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
@@ -196,35 +289,3 @@ def _locate(keys: Tensor, rank: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
     running = tf.cumsum(counts)
     bucket = tf.searchsorted(running, rank[tf.newaxis], side="right")[0]
     return bucket, running[bucket] - counts[bucket]
-
-
-def _select_by_bisection(
-    flat: Tensor, lower: Tensor, upper: Tensor
-) -> tuple[Tensor, ...]:
-    import tensorflow as tf
-
-    bits = tf.bitcast(flat, tf.int32)
-
-    def decide(step: Tensor, found: Tensor) -> Tensor:
-        candidate = tf.bitwise.bitwise_or(found, tf.bitwise.left_shift(1, 30 - step))
-        below = tf.reduce_sum(tf.cast(bits < candidate, tf.int32))
-        return tf.where(below <= lower, candidate, found)
-
-    found = ops.fori_loop(0, 31, decide, tf.constant(0, tf.int32))
-    up_to_found = tf.reduce_sum(tf.cast(bits <= found, tf.int32))
-    return _values(bits, found, up_to_found, upper)
-
-
-def _values(
-    bits: Tensor, found: Tensor, up_to_found: Tensor, upper: Tensor
-) -> tuple[Tensor, Tensor]:
-    """From the bits of the lower value to both values.
-
-    The upper one equals the lower one if enough copies of it exist; otherwise it
-    is the next larger value.
-    """
-    import tensorflow as tf
-
-    larger = tf.reduce_min(tf.where(bits > found, bits, _INT32_MAX))
-    next_bits = tf.where(upper < up_to_found, found, larger)
-    return tf.bitcast(found, tf.float32), tf.bitcast(next_bits, tf.float32)

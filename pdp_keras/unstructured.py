@@ -26,6 +26,7 @@ class Unstructured(Mode):
 
     name = "unstructured"
     default_sparsity = 0.8
+    keeps_bracket = True
 
     def units(self, shape: tuple[int, ...], axes: KernelAxes) -> int:
         """The number of weights."""
@@ -35,19 +36,41 @@ class Unstructured(Mode):
     def threshold(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:
         """One float32 scalar for the whole kernel."""
         del axes
-        return thresholds.midpoint_threshold(ops.stop_gradient(ops.abs(weights)), zeros)
+        return thresholds.midpoint_threshold(ops.stop_gradient(weights), zeros)
 
     def soft_masked(
         self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width
     ) -> Tensor:
         """The weights times their soft mask, with PDP's gradient."""
-        threshold = self.threshold(weights, zeros, axes)
-        return functional.soft_masked(weights, threshold, width(threshold))
+        unknown = ops.zeros((thresholds.BRACKET,), "float32")
+        return self.soft_masked_in_bracket(weights, zeros, axes, width, unknown)[0]
 
     def hard_masked(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:
         """The weights with exactly `zeros` of them (ties by position) set to 0."""
+        unknown = ops.zeros((thresholds.BRACKET,), "float32")
+        return self.hard_masked_in_bracket(weights, zeros, axes, unknown)
+
+    def soft_masked_in_bracket(
+        self,
+        weights: Tensor,
+        zeros: Tensor,
+        axes: KernelAxes,
+        width: Width,
+        bracket: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """`soft_masked`, which looks for the threshold in the bracket first."""
         del axes
-        pruned = thresholds.smallest(
-            ops.cast(ops.stop_gradient(ops.abs(weights)), "float32"), zeros
+        threshold, bracket = thresholds.tracked_threshold(
+            ops.stop_gradient(weights), zeros, bracket
         )
+        masked = functional.soft_masked(weights, threshold, width(threshold))
+        return masked, bracket
+
+    def hard_masked_in_bracket(
+        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, bracket: Tensor
+    ) -> Tensor:
+        """`hard_masked`, which looks for the boundary in the bracket first."""
+        del axes
+        single = ops.cast(ops.stop_gradient(weights), "float32")
+        pruned = thresholds.smallest(single, zeros, bracket)
         return ops.where(pruned, ops.zeros_like(weights), weights)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from pdp_keras import allocation as allocations
-from pdp_keras import modes, temperatures
+from pdp_keras import modes, temperatures, thresholds
 from pdp_keras.kernels import Kernel, find_kernels
 from pdp_keras.masked_layer import MaskedLayer
 from pdp_keras.mode import Mode
@@ -115,6 +115,7 @@ class PDPWrapper(MaskedLayer):
                 zeros=self._add_counter(f"{kernel.name}_zeros", 0),
                 target_zeros=self._add_counter(f"{kernel.name}_target_zeros", target),
                 temperature_scale=scale,
+                bracket=self._add_bracket(kernel),
             )
             for kernel, target in zip(kernels, targets, strict=True)
         )
@@ -188,6 +189,22 @@ class PDPWrapper(MaskedLayer):
             self.mode.count_zeros(sparsity, kernel.shape, kernel.axes)
             for sparsity, kernel in zip(each, kernels, strict=True)
         ]
+
+    def _add_bracket(self, kernel: Kernel) -> Any:
+        # A recurrent cell is called within a loop, which JAX lets update nothing.
+        is_cell = hasattr(self.layer, "state_size") and not hasattr(self.layer, "cell")
+        if not self.mode.keeps_bracket or is_cell:
+            return None
+        return self.add_weight(
+            shape=(thresholds.BRACKET,),
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            # Every replica finds the same.
+            aggregation="only_first_replica",
+            autocast=False,
+            name=f"{kernel.name}_bracket".replace(".", "_"),
+        )
 
     def _add_counter(self, name: str, value: int) -> Any:
         # A count, not a fraction: float32 cannot hold round(r * n) of a large layer.

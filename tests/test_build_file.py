@@ -6,8 +6,14 @@ import pytest
 # Lowest first. A module may import only from the rows above its own, so modules of
 # one row do not know one another and no cycle can arise.
 LAYERS = (
-    ("version", "thresholds", "schedules", "allocation", "layer_table"),
-    ("masked_layer", "masked_normalization", "channel_labels"),
+    ("version", "compiled", "order_search", "schedules", "allocation"),
+    (
+        "layer_table",
+        "thresholds",
+        "masked_layer",
+        "masked_normalization",
+        "channel_labels",
+    ),
     ("functional", "temperatures", "kernels", "macs"),
     ("mode",),
     ("unstructured", "n_of_m", "channel"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 from keras import ops
 
+from pdp_keras import compiled as compiled_programs
 from pdp_keras import thresholds
 
 INF = np.float32(np.inf)
@@ -204,18 +205,6 @@ def test_smallest(setting, magnitudes, zeros, expected):
     np.testing.assert_array_equal(found, np.bool_(expected))
 
 
-@pytest.mark.parametrize(
-    ("setting", "magnitudes", "zeros", "expected"), cases(SMALLEST_CASES, ("sort",))
-)
-def test_smallest_compares_values_where_there_are_no_bits(
-    setting, magnitudes, zeros, expected, monkeypatch
-):
-    """The way of JAX and PyTorch."""
-    monkeypatch.setattr(thresholds, "_sort_key", lambda values: values)
-    found = run(setting, "smallest", np.float32(magnitudes), zeros)
-    np.testing.assert_array_equal(found, np.bool_(expected))
-
-
 # Few distinct values, so that ties are the rule. Halves of them are normal numbers:
 # TensorFlow, when it adds or sorts, takes smaller ones for zeros.
 MAGNITUDES = numpy_st.arrays(
@@ -349,11 +338,13 @@ def op_types(concrete):
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(
     ("jit_compile", "way"),
-    ((False, "DenseBincount"), (True, "StatelessWhile")),
-    ids=("graph-counts", "xla-bisects"),
+    ((None, "DenseBincount"), (False, "StatelessWhile"), (True, "StatelessWhile")),
+    ids=("without-xla", "graph", "xla"),
 )
-def test_nothing_is_sorted(name, jit_compile, way):
+def test_nothing_is_sorted(name, jit_compile, way, monkeypatch):
     """A sort costs more than the training step; see the module's docstring."""
+    if jit_compile is None:
+        monkeypatch.setattr(compiled_programs, "has_xla", lambda: False)
     compute = tf.function(FUNCTIONS[name], jit_compile=jit_compile)
     types = op_types(
         compute.get_concrete_function(
@@ -366,7 +357,10 @@ def test_nothing_is_sorted(name, jit_compile, way):
 
 
 def test_the_sort_is_seen_by_that_test(monkeypatch):
-    monkeypatch.setattr(thresholds, "_selection", lambda: thresholds._select_by_sort)
+    monkeypatch.setattr(compiled_programs, "has_xla", lambda: False)
+    monkeypatch.setattr(
+        thresholds, "_select_by_histogram", lambda x, *_: (ops.sort(x)[0],) * 2
+    )
     compute = tf.function(thresholds.midpoint_threshold)
     types = op_types(
         compute.get_concrete_function(
@@ -377,8 +371,9 @@ def test_the_sort_is_seen_by_that_test(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ("midpoint_threshold", "smallest"))
-def test_nothing_is_computed_while_nothing_is_pruned(name):
+def test_nothing_is_computed_while_nothing_is_pruned(name, monkeypatch):
     """Warm-up pays for a comparison: the rest waits in a branch not taken."""
+    monkeypatch.setattr(compiled_programs, "has_xla", lambda: False)
     compute = tf.function(FUNCTIONS[name])
     concrete = compute.get_concrete_function(
         tf.TensorSpec((64,), tf.float32), tf.TensorSpec((), tf.int32)

@@ -218,6 +218,63 @@ def test_changing_the_sparsity_does_not_trace_again(jit_compile):
     assert len({array.tobytes() for array in outputs}) == 4
 
 
+BRACKETS = {
+    "unknown": (0, 0, 0),
+    "of-other-weights": (30, 31, 30.5),
+    "reversed": (2, 1, 1.5),
+    "nan": (np.nan, np.nan, np.nan),
+    "denormal": (0, 1e-45, 0),
+}
+
+
+@pytest.mark.parametrize(
+    "jit_compile", (None, False, True), ids=("eager", "graph", "xla")
+)
+@pytest.mark.parametrize("bracket", BRACKETS.values(), ids=BRACKETS)
+def test_no_bracket_changes_a_result(bracket, jit_compile):
+    """Wherever it comes from: a checkpoint of other weights, a broken file."""
+    kernel = RNG.normal(size=(300, 300)).astype("float32")
+    wrapper = dense_wrapper(kernel, sparsity=0.85)
+    wrapper.pruned_weights[0].bracket.assign(np.float32(bracket))
+
+    def call(training):
+        return wrapper(np.eye(300, dtype="float32"), training=training)
+
+    if jit_compile is not None:
+        call = tf.function(call, jit_compile=jit_compile, autograph=False)
+    hard, soft = call(False), call(True)
+    ordered = np.sort(np.abs(kernel), axis=None)
+    t = ordered[76499:76501].mean()
+    np.testing.assert_array_equal(hard, np.where(np.abs(kernel) > t, kernel, 0))
+    mask = 1 / (1 + np.exp(1 - (kernel / t) ** 2))
+    np.testing.assert_allclose(soft, kernel * mask, rtol=1e-4, atol=1e-7)
+
+
+def test_training_keeps_a_bracket_and_inference_does_not():
+    wrapper = dense_wrapper(RNG.normal(size=(300, 300)), sparsity=0.85)
+    bracket = wrapper.pruned_weights[0].bracket
+    call = tf.function(wrapper)
+    inputs = np.zeros((1, 300), "float32")
+    call(inputs, training=False)
+    np.testing.assert_array_equal(bracket, [0, 0, 0])
+    call(inputs, training=True)
+    low, high, last = np.array(bracket)
+    ordered = np.sort(np.abs(wrapper.layer.kernel.numpy()), axis=None)
+    assert last == ordered[76499]
+    assert low < last < high < low * 1.01
+
+
+def test_a_cell_keeps_no_bracket():
+    """JAX lets nothing be updated within the loop over time."""
+    cell = PDPWrapper(layers.LSTMCell(3), 0.5)
+    layer = PDPWrapper(layers.LSTM(3), 0.5)
+    for wrapper in (cell, layer):
+        wrapper.layer.build((2, 4) if wrapper is cell else (2, 5, 4))
+        wrapper.build()
+    assert {weight.bracket for weight in cell.pruned_weights} == {None}
+    assert all(weight.bracket is not None for weight in layer.pruned_weights)
+
+
 def test_inner_state_is_updated_as_without_the_wrapper():
     layer = keras.Sequential([layers.Dense(4), layers.BatchNormalization()])
     plain = keras.models.clone_model(layer)
