@@ -4,10 +4,10 @@
     python benchmarks/threshold_speed.py --jit_compile --sizes=10000,2400000
 
 Draws n weights, moves them a little before every call, as training does, and times in
-one TensorFlow graph, turn by turn: the soft mask (times the weights), the threshold as
-the wrapper finds it, the same when nothing is known of the last step, and
-`tf.math.top_k` and `tf.sort`. Prints milliseconds and ratios to the mask, with the
-slope of time over n in a log-log plot.
+TensorFlow graphs, turn by turn: the soft mask (times the weights), the threshold as the
+wrapper finds it, the same when nothing is known of the last step, and `tf.math.top_k`
+and `tf.sort`. What moving alone takes is subtracted. Prints milliseconds and ratios to
+the mask, with the slope of time over n in a log-log plot.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ _OUTPUT = flags.DEFINE_string(
 _SPARSITY = 0.85
 # A step moves the weights by this part of their spread.
 _STEP = 1e-4
-# The sorts of this many weights are timed in fewer turns.
-_SLOW = 1_000_000
+# The sorts of this many weights are timed in fewer turns, and of more not at all.
+_SLOW, _TOO_SLOW = 1_000_000, 5_000_000
+# A call of a graph handles this many weights, so that starting it does not count.
+_WEIGHTS_A_CALL = 1_000_000
 
 
 class Weights:
@@ -58,6 +60,10 @@ class Weights:
     def move(self) -> None:
         """One step of training."""
         self.weights.assign_add(self.velocity)
+
+    def nothing(self) -> Any:
+        """What is subtracted."""
+        return self.weights[:1]
 
     def mask(self) -> Any:
         """The soft mask times the weights."""
@@ -88,37 +94,54 @@ class Weights:
 def measure(n: int) -> dict[str, float]:
     """Median milliseconds of each function, by name."""
     weights = Weights(n)
-    names = ["threshold", "mask", "threshold_anew"]
-    names += ["top_k", "sort"] if _SORTS.value else []
-    move = tf.function(weights.move, autograph=False)
+    names = ["nothing", "threshold", "mask", "threshold_anew"]
+    if _SORTS.value and n < _TOO_SLOW and not _JIT.value:
+        names += ["top_k", "sort"]
+    repeats = max(1, _WEIGHTS_A_CALL // n)
     functions: dict[str, Callable[[], Any]] = {
-        name: tf.function(
-            getattr(weights, name), jit_compile=_JIT.value, autograph=False
-        )
-        for name in names
-        if not (_JIT.value and name in ("top_k", "sort"))  # slower still
+        name: repeated(weights, name, repeats) for name in names
     }
     for function in functions.values():
         function()
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(_TURNS.value + 3):
-        move()
         for name, function in functions.items():
             if n >= _SLOW and name in ("top_k", "sort") and turn % 7:
                 continue
             start = time.perf_counter()
-            float(tf.reshape(function(), [-1])[0])
+            float(function())
             if turn >= 3:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (time.perf_counter() - start) / repeats)
+    weights.threshold()
     exact = np.sort(np.abs(weights.weights.numpy()))
     rank = int(weights.zeros)
     wanted = 0.5 * exact[rank - 1] + 0.5 * exact[rank]
     assert weights.found.numpy() == np.float32(wanted), "the threshold is not exact"
-    return {name: statistics.median(values) for name, values in times.items()}
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    nothing = medians.pop("nothing")
+    return {name: value - nothing for name, value in medians.items()}
+
+
+def repeated(weights: Weights, name: str, repeats: int) -> Callable[[], Any]:
+    """A graph that moves the weights and calls a function, several times."""
+    function = getattr(weights, name)
+
+    def step(i: Any, total: Any) -> tuple[Any, Any]:
+        weights.move()
+        return i + 1, total + tf.reshape(function(), [-1])[0]
+
+    def call() -> Any:
+        start = (tf.constant(0), tf.constant(0.0))
+        return tf.while_loop(
+            lambda i, _: i < repeats, step, start, parallel_iterations=1
+        )[1]
+
+    return tf.function(call, jit_compile=_JIT.value, autograph=False)
 
 
 def main(_: list[str]) -> None:
     """Prints the table and keeps its rows."""
+    tf.get_logger().setLevel("ERROR")  # it takes many functions for one traced anew
     print(common.describe_machine())
     rows = []
     for n in map(int, _SIZES.value):

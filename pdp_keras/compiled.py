@@ -37,9 +37,14 @@ def compiled(least: int = 0) -> Callable[[Function], Function]:
 def traced_once(function: Function) -> Function:
     """A decorator like `compiled`, for functions that call compiled ones.
 
-    In a TensorFlow graph each set of shapes is traced once and not in every layer.
+    In a TensorFlow graph each set of shapes is traced once and not in every layer; JAX
+    compiles it, which counts in code that runs step by step.
     """
-    return _with_programs(function, lambda _: _trace if is_compiled_apart() else None)
+
+    def maker_for(_: Tensor) -> Callable[..., Any] | None:
+        return _trace if is_compiled_apart() else _compiler()
+
+    return _with_programs(function, maker_for)
 
 
 def _with_programs(
