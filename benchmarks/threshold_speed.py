@@ -67,7 +67,9 @@ class Weights:
 
     def mask(self) -> Any:
         """The soft mask times the weights."""
-        return functional.soft_masked(self.weights.value(), self.found, self.found)
+        masked = functional.soft_masked(self.weights.value(), self.found, self.found)
+        # XLA computes no more than is asked for.
+        return tf.reduce_max(masked) if _JIT.value else masked
 
     def threshold(self) -> Any:
         """The threshold, with the bracket of the last step."""

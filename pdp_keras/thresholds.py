@@ -184,8 +184,21 @@ def _known(bracket: Tensor | None) -> Tensor:
 def _tracked_threshold(
     flat: Tensor, zeros: Tensor, bracket: Tensor
 ) -> tuple[Tensor, Tensor]:
+    last = ops.convert_to_tensor(flat.shape[0] - 1, "int32")
+    if is_compiled_apart() and flat.shape[0] <= _PROGRAM_SIZES[-1]:
+        # All in one program: the fewer operations, the less a small step waits.
+        found: tuple[Tensor, Tensor] = _threshold_program(
+            _filled_up(flat), zeros, last, bracket
+        )
+        return found
+    return _threshold_and_bracket(flat, zeros, last, bracket)
+
+
+def _threshold_and_bracket(
+    flat: Tensor, zeros: Tensor, last: Tensor, bracket: Tensor
+) -> tuple[Tensor, Tensor]:
     def compute() -> tuple[Tensor, Tensor]:
-        lower, upper = _order_statistics(flat, zeros, bracket)
+        lower, upper = _selection()(flat, *_neighbours(zeros, last), bracket)
         # Halved before the sum: the sum of two large magnitudes may overflow.
         middle = 0.5 * lower + 0.5 * upper
         return middle, order_search.next_bracket(lower, bracket)
@@ -194,14 +207,19 @@ def _tracked_threshold(
     return ops.cond(zeros > 0, compute, lambda: (ops.zeros((), "float32"), bracket))
 
 
+_threshold_program = compiled()(_threshold_and_bracket)
+
+
 @traced_once
 def _order_statistics(
     flat: Tensor, rank: Tensor, bracket: Tensor
 ) -> tuple[Tensor, Tensor]:
-    last = flat.shape[0] - 1
-    lower = ops.clip(rank - 1, 0, last)
-    upper = ops.clip(rank, 0, last)
-    return _selection()(flat, lower, upper, bracket)
+    return _selection()(flat, *_neighbours(rank, flat.shape[0] - 1), bracket)
+
+
+def _neighbours(rank: Tensor, last: Tensor | int) -> tuple[Tensor, Tensor]:
+    """The ranks before and from this one on, clipped to those that exist."""
+    return ops.clip(rank - 1, 0, last), ops.clip(rank, 0, last)
 
 
 def _selection() -> Selection:
@@ -228,18 +246,22 @@ def _select_by_programs(
     flat: Tensor, lower: Tensor, upper: Tensor, bracket: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The search in parts whose compilation the kernels of a network share."""
-    n = flat.shape[0]
-    for size in _PROGRAM_SIZES:
-        if n <= size:
-            last_of_all = np.array(INT32_MAX, "int32").view("float32")
-            filled = ops.pad(flat, (0, size - n), constant_values=last_of_all)
-            return _search(filled, lower, upper, bracket)
+    if flat.shape[0] <= _PROGRAM_SIZES[-1]:
+        return _search(_filled_up(flat), lower, upper, bracket)
     part = _first_pass(flat, lower, upper, bracket)
     return ops.cond(
         part[-1],
         lambda: _search_part(*part),
         lambda: _select_by_histogram(flat, lower, upper, bracket),
     )
+
+
+def _filled_up(flat: Tensor) -> Tensor:
+    """With NaNs, which rank above all, up to a size that other kernels have too."""
+    n = flat.shape[0]
+    size = next(size for size in _PROGRAM_SIZES if n <= size)
+    last_of_all = np.array(INT32_MAX, "int32").view("float32")
+    return ops.pad(flat, (0, size - n), constant_values=last_of_all)
 
 
 def _select_by_sort(
