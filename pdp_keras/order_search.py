@@ -170,7 +170,7 @@ class Part(NamedTuple):
 class _Rows:
     """Values as rows of bits, made anew in every call.
 
-    So XLA reads the values in every pass and writes nothing.
+    So XLA may make the bits within each pass, and no copy of them is kept.
     """
 
     def __init__(self, values: Tensor) -> None:
