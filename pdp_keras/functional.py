@@ -53,8 +53,9 @@ def soft_mask(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     [0.0, 0.5, 1.0]
     """
     low, high, inverse = _scales(threshold, width)
-    keep, _ = _keep_and_both(_logit(scores, low, high, inverse))
-    return keep
+    # Left to the backend: channels take their gradient through it.
+    mask = ops.sigmoid(_logit(scores, low, high, inverse))
+    return ops.where(threshold > 0, mask, ops.ones_like(mask))
 
 
 def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
