@@ -111,7 +111,7 @@ def stepper(model: Any, network: Network) -> Callable[[], None]:
 
 def time_steps(network: Network, variants: dict[str, Callable[[], Any]]) -> Any:
     """Milliseconds of each turn, and seconds of the first step, by name."""
-    steps, first, times = {}, {}, {}
+    steps, first = {}, {}
     for name, make in variants.items():
         keras.utils.set_random_seed(0)
         steps[name] = stepper(make(), network)

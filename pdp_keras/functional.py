@@ -20,7 +20,7 @@ from typing import Any
 
 from keras import ops
 
-from pdp_keras.compiled import compiled
+from pdp_keras.compiled import MANY, compiled
 
 Tensor = Any
 
@@ -30,8 +30,6 @@ _LARGEST = 1e18
 # The smallest normal float32: backends may take anything smaller for 0, and 0 / 0
 # is no mask.
 _SMALLEST = 2.0**-126
-# Below this many weights TensorFlow's own operations are as fast as one program.
-_WORTH_COMPILING = 1 << 16
 
 
 def soft_mask(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
@@ -55,6 +53,7 @@ def soft_mask(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     low, high, inverse = _scales(threshold, width)
     # Left to the backend: channels take their gradient through it.
     mask = ops.sigmoid(_logit(scores, low, high, inverse))
+    # Which comes near 1 and not always to it, however large its argument.
     return ops.where(threshold > 0, mask, ops.ones_like(mask))
 
 
@@ -114,7 +113,7 @@ def _keep_and_both(logit: Tensor) -> tuple[Tensor, Tensor]:
     return keep, smaller * (1.0 - smaller)
 
 
-@compiled(_WORTH_COMPILING)
+@compiled(least=MANY)
 def _forward(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     low, high, inverse = _scales(threshold, width)
     logit = _logit(ops.abs(weights), low, high, inverse)
@@ -122,7 +121,7 @@ def _forward(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     return weights / (1.0 + ops.exp(-logit))
 
 
-@compiled(_WORTH_COMPILING)
+@compiled(least=MANY)
 def _backward(
     weights: Tensor, upstream: Tensor, threshold: Tensor, width: Tensor
 ) -> Tensor:

@@ -35,7 +35,8 @@ class Mode(abc.ABC):
     is_allocated = True
     # Whether a unit is all that makes an output, so that its bias goes with it.
     prunes_outputs = False
-    # Whether finding the threshold is faster with a bracket from the last step.
+    # Whether finding the threshold is faster with a bracket from the last step; then
+    # there is a `soft_masked_in_bracket`, and `hard_masked` takes a bracket too.
     keeps_bracket = False
 
     def reason_against(self, shape: tuple[int, ...], axes: KernelAxes) -> str | None:
@@ -103,24 +104,6 @@ class Mode(abc.ABC):
     @abc.abstractmethod
     def hard_masked(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:
         """The weights with exactly `zeros` units (ties by position) set to 0."""
-
-    def soft_masked_in_bracket(
-        self,
-        weights: Tensor,
-        zeros: Tensor,
-        axes: KernelAxes,
-        width: Width,
-        bracket: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """`soft_masked` and the next bracket, where the mode keeps one."""
-        return self.soft_masked(weights, zeros, axes, width), bracket
-
-    def hard_masked_in_bracket(
-        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, bracket: Tensor
-    ) -> Tensor:
-        """`hard_masked` with the last bracket, where the mode keeps one."""
-        del bracket
-        return self.hard_masked(weights, zeros, axes)
 
     def output_mask(
         self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width | None

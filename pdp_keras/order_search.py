@@ -39,24 +39,26 @@ _NARROWEST, _FIRST, _WIDEST = 1 << 6, 1 << 13, 1 << 24
 
 def magnitude_bits(values: Tensor) -> Tensor:
     """The bits of |values| as int32: they order like the magnitudes, NaN last."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        bits = tf.bitcast(values, tf.int32)
-    else:  # arrays of JAX and tensors of PyTorch
-        name = "int32" if keras.backend.backend() == "jax" else _torch().int32
-        bits = values.view(name)
-    return ops.bitwise_and(bits, INT32_MAX)
+    return ops.bitwise_and(_reinterpreted(values, "int32"), INT32_MAX)
 
 
 def from_bits(bits: Tensor) -> Tensor:
     """The floats with these bits; the inverse of `magnitude_bits`."""
-    if keras.backend.backend() == "tensorflow":
+    return _reinterpreted(bits, "float32")
+
+
+def _reinterpreted(x: Tensor, dtype: str) -> Tensor:
+    """The same bits as numbers of another kind."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.bitcast(bits, tf.float32)
-    name = "float32" if keras.backend.backend() == "jax" else _torch().float32
-    return bits.view(name)
+        return tf.bitcast(x, dtype)
+    if backend == "torch":
+        import torch
+
+        return x.view(getattr(torch, dtype))
+    return x.view(dtype)
 
 
 def search(
@@ -79,16 +81,15 @@ def search(
     if values.shape[0] < LARGE:
         interval = _unknown_interval()
         pivots = _pivots(interval, magnitude_bits(bracket))
-        found = _search(rows, lower, upper, interval, pivots)
-    else:
-        part = first_pass(values, lower, upper, bracket)
-        pivots = _even_pivots(part.interval)
-        found = ops.cond(
-            part.is_small,
-            lambda: _search(part.rows, part.lower, part.upper, part.interval, pivots),
-            lambda: _search(rows, lower, upper, part.interval, pivots),
-        )
-    return from_bits(found[0]), from_bits(found[1])
+        return _search(rows, lower, upper, interval, pivots)
+    part = first_pass(values, lower, upper, bracket)
+    interval = part.interval
+    found: tuple[Tensor, Tensor] = ops.cond(
+        part.is_small,
+        lambda: search_part(part),
+        lambda: _search(rows, lower, upper, interval, _even_pivots(interval)),
+    )
+    return found
 
 
 def next_bracket(found: Tensor, bracket: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ def _search(
     interval: _Interval,
     pivots: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Bits of both ranks among `rows()`, by passes over all of them."""
+    """The values of both ranks among `rows()`, by passes over all of them."""
 
     def is_open(lo: Tensor, hi: Tensor, split: Tensor, pivots: Tensor) -> Tensor:
         return _Interval(lo, hi, split).is_open
@@ -206,7 +207,8 @@ def _search(
     below = ops.max(ops.where(bits < split, bits, 0))
     above = ops.min(ops.where(bits < split, INT32_MAX, bits))
     # Without a split the interval is one value.
-    return ops.where(split > 0, below, lo), ops.where(split > 0, above, lo)
+    found = ops.where(split > 0, below, lo), ops.where(split > 0, above, lo)
+    return from_bits(found[0]), from_bits(found[1])
 
 
 def first_pass(values: Tensor, lower: Tensor, upper: Tensor, bracket: Tensor) -> Part:
@@ -246,8 +248,7 @@ def first_pass(values: Tensor, lower: Tensor, upper: Tensor, bracket: Tensor) ->
 def search_part(part: Part) -> tuple[Tensor, Tensor]:
     """`search` in what `first_pass` has left, if that is small."""
     pivots = _even_pivots(part.interval)
-    found = _search(part.rows, part.lower, part.upper, part.interval, pivots)
-    return from_bits(found[0]), from_bits(found[1])
+    return _search(part.rows, part.lower, part.upper, part.interval, pivots)
 
 
 def _unknown_interval() -> _Interval:
@@ -304,9 +305,3 @@ def _narrowed(
 
 def _int(value: int) -> Tensor:
     return ops.full((), value, "int32")
-
-
-def _torch() -> Any:
-    import torch
-
-    return torch

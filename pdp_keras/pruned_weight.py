@@ -211,7 +211,7 @@ class PrunedWeight(Counted):
         known = self.kernel.variable.value, self.zeros.value, self.kernel.axes
         if self.bracket is None:
             return self.mode.hard_masked(*known)
-        return self.mode.hard_masked_in_bracket(*known, self.bracket.value)
+        return self.mode.hard_masked(*known, self.bracket.value)
 
     def _bias_of_outputs(self) -> Any:
         if not self.mode.prunes_outputs:

@@ -23,6 +23,7 @@ from keras import ops
 
 from pdp_keras import order_search
 from pdp_keras.compiled import (
+    MANY,
     compiled,
     compiles_with_xla,
     is_compiled_apart,
@@ -43,9 +44,7 @@ _LOW_BUCKETS = 1 << _LOW_BITS
 _PROGRAM_SIZES = (1 << 12, order_search.LARGE - 1)
 
 
-def order_statistics(
-    values: Tensor, rank: Tensor, bracket: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def order_statistics(values: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     """The magnitudes of rank `rank - 1` and `rank`, counted from 0 in rising order.
 
     With `rank` weights to prune these are the largest pruned and the smallest
@@ -56,8 +55,6 @@ def order_statistics(
     Args:
         values: float32 tensor of any shape with n >= 1 values; their sign is ignored.
         rank: integer scalar tensor (or int) in `[0, n]`.
-        bracket: float32 tensor `(3,)` of `tracked_threshold`, a guess where the first
-            one is. It changes the time, never the result.
 
     Returns:
         `(lower, upper)`, two float32 scalars.
@@ -69,14 +66,12 @@ def order_statistics(
     (2.0, 3.0)
     """
     found: tuple[Tensor, Tensor] = _order_statistics(
-        ops.reshape(values, (-1,)), _rank(rank), _known(bracket)
+        ops.reshape(values, (-1,)), _rank(rank), _known(None)
     )
     return found
 
 
-def midpoint_threshold(
-    values: Tensor, zeros: Tensor, bracket: Tensor | None = None
-) -> Tensor:
+def midpoint_threshold(values: Tensor, zeros: Tensor) -> Tensor:
     """PDP's threshold: midway between the largest pruned and smallest kept value.
 
     `t = (min W_h + max W_l) / 2` (Cho, Adya and Naik, NeurIPS 2023,
@@ -85,7 +80,6 @@ def midpoint_threshold(
     Args:
         values: float32 tensor with n >= 1 values; their sign is ignored.
         zeros: integer scalar in `[0, n]`, how many of them are to be pruned.
-        bracket: as for `order_statistics`.
 
     Returns:
         A float32 scalar. 0 where nothing is to be pruned; the largest magnitude
@@ -96,22 +90,25 @@ def midpoint_threshold(
     >>> float(midpoint_threshold(ops.array([3.0, 1.0, 2.0, 5.0]), 2))
     2.5
     """
-    return tracked_threshold(values, zeros, _known(bracket))[0]
+    return tracked_threshold(values, zeros)[0]
 
 
 def tracked_threshold(
-    values: Tensor, zeros: Tensor, bracket: Tensor
+    values: Tensor, zeros: Tensor, bracket: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`midpoint_threshold`, and the bracket to give the next time.
 
     Args:
         values: float32 tensor with n >= 1 values; their sign is ignored.
         zeros: integer scalar in `[0, n]`, how many of them are to be pruned.
-        bracket: float32 tensor `(3,)`: what the last call returned; zeros at first.
+        bracket: float32 tensor `(3,)`: what the last call returned, a guess where the
+            threshold is. It changes the time, never the result. None or zeros at
+            first.
 
     Returns:
         `(threshold, bracket)`, float32 tensors of shapes `()` and `(3,)`.
     """
+    bracket = _known(bracket)
     if 0 in values.shape:
         return ops.zeros((), "float32"), bracket
     flat = ops.reshape(values, (-1,))
@@ -125,7 +122,7 @@ def smallest(values: Tensor, zeros: Tensor, bracket: Tensor | None = None) -> Te
     Args:
         values: float32 tensor with n >= 1 values; their sign is ignored.
         zeros: integer scalar in `[0, n]`.
-        bracket: as for `order_statistics`.
+        bracket: as for `tracked_threshold`.
 
     Returns:
         A bool tensor of the shape of `values`, True for `zeros` entries.
@@ -150,7 +147,7 @@ def _smallest(flat: Tensor, zeros: Tensor, bracket: Tensor) -> Tensor:
     return ops.cond(zeros > 0, mark, lambda: ops.zeros(flat.shape, dtype="bool"))
 
 
-@compiled(least=1 << 16)
+@compiled(least=MANY)
 def _marked(values: Tensor, zeros: Tensor, boundary: Tensor) -> Tensor:
     """True below the boundary, and for the first ones on it until there are `zeros`."""
     # By their bits: TensorFlow's kernels take denormal floats for zeros.

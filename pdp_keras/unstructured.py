@@ -42,13 +42,7 @@ class Unstructured(Mode):
         self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width
     ) -> Tensor:
         """The weights times their soft mask, with PDP's gradient."""
-        unknown = ops.zeros((thresholds.BRACKET,), "float32")
-        return self.soft_masked_in_bracket(weights, zeros, axes, width, unknown)[0]
-
-    def hard_masked(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:
-        """The weights with exactly `zeros` of them (ties by position) set to 0."""
-        unknown = ops.zeros((thresholds.BRACKET,), "float32")
-        return self.hard_masked_in_bracket(weights, zeros, axes, unknown)
+        return self.soft_masked_in_bracket(weights, zeros, axes, width, None)[0]
 
     def soft_masked_in_bracket(
         self,
@@ -56,9 +50,9 @@ class Unstructured(Mode):
         zeros: Tensor,
         axes: KernelAxes,
         width: Width,
-        bracket: Tensor,
+        bracket: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """`soft_masked`, which looks for the threshold in the bracket first."""
+        """`soft_masked`, looking for the threshold in the bracket, and the next one."""
         del axes
         threshold, bracket = thresholds.tracked_threshold(
             ops.stop_gradient(weights), zeros, bracket
@@ -66,10 +60,14 @@ class Unstructured(Mode):
         masked = functional.soft_masked(weights, threshold, width(threshold))
         return masked, bracket
 
-    def hard_masked_in_bracket(
-        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, bracket: Tensor
+    def hard_masked(
+        self,
+        weights: Tensor,
+        zeros: Tensor,
+        axes: KernelAxes,
+        bracket: Tensor | None = None,
     ) -> Tensor:
-        """`hard_masked`, which looks for the boundary in the bracket first."""
+        """The weights with exactly `zeros` of them (ties by position) set to 0."""
         del axes
         single = ops.cast(ops.stop_gradient(weights), "float32")
         pruned = thresholds.smallest(single, zeros, bracket)
