@@ -65,8 +65,10 @@ def lenet(keras: Any) -> Any:
     return keras.Sequential(
         [
             keras.Input((784,)),
-            layers.Dense(300, activation="relu"),
-            layers.Dense(100, activation="relu"),
+            layers.Dense(300),
+            layers.ReLU(),
+            layers.Dense(100),
+            layers.ReLU(),
             layers.Dense(10),
         ]
     )

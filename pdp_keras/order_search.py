@@ -28,9 +28,10 @@ Tensor = Any
 INT32_MAX = 2**31 - 1
 _GROUP = 128
 _PIVOTS = 4
+_STRANDS = 4
 _BITS = 8  # of a count: it is at most _GROUP
 # From this many values on, the search goes on in a part of them.
-LARGE = (1 << 16) + 1
+LARGE = (1 << 18) + 1
 # So many groups make the part: 65536 values.
 _MOST_GROUPS = 512
 # Half the width of a bracket, in units in the last place: 2**23 are a factor of 2.
@@ -271,11 +272,14 @@ def _even_pivots(interval: _Interval) -> Tensor:
 
 def _count_below(rows: Tensor, pivots: Tensor) -> Tensor:
     """How many of each row are below each pivot, four counts in one integer."""
+    rows = ops.reshape(rows, (-1, _STRANDS, _GROUP // _STRANDS))
     packed = 0
     for i in range(_PIVOTS):
         one = np.array(1 << (_BITS * i), "int64").astype("int32")
         packed = packed + ops.where(rows < pivots[i], one, 0)
-    return ops.sum(packed, axis=1)
+    # In two steps: XLA fuses the first one with the comparisons, and would write the
+    # packed ones of a sum along the last axis before it sums them.
+    return ops.sum(ops.sum(packed, axis=1), axis=1)
 
 
 def _count(packed: Tensor, i: int) -> Tensor:

@@ -41,7 +41,7 @@ _HIGH_BUCKETS = 1 << 15  # the sign bit of a magnitude is always 0
 _LOW_BUCKETS = 1 << _LOW_BITS
 # Up to the last one, kernels are filled up to one of these sizes, so that the many
 # small ones of a network share a few compiled programs.
-_PROGRAM_SIZES = (1 << 12, order_search.LARGE - 1)
+_PROGRAM_SIZES = (1 << 12, 1 << 16, 1 << 17, order_search.LARGE - 1)
 
 
 def order_statistics(values: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
