@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from pdp_keras import recomputed
 from pdp_keras.channel_group import ChannelGroup, Maker
 from pdp_keras.kernels import find_kernels
 from pdp_keras.masked_layer import MaskedLayer
@@ -108,6 +109,18 @@ class ChannelWrapper(MaskedLayer):
                     )
                 )
 
+    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Runs the layer with masked weights: soft in training, hard otherwise."""
+        masked = [*self.reads, *self.zeroes]
+        variables = {id(v): v for v in (self._variable(a.weight) for a in masked)}
+        if training and self.is_scheduled and len(variables) == 1:
+            (kernel,) = variables.values()
+            known = self.layer, kernel, args, kwargs
+            if not self.normalizes and recomputed.is_worth_it(*known):
+                masks = [self._broadcast_mask(axis, kernel, True) for axis in masked]
+                return recomputed.call(self.layer, args[0], kernel, _product, *masks)
+        return super().call(*args, training=training, **kwargs)
+
     def masked_values(self, training: bool) -> list[tuple[Any, Tensor]]:
         """The kernels that read channels, multiplied by their masks."""
         values: dict[int, tuple[Any, Tensor]] = {}
@@ -146,10 +159,13 @@ class ChannelWrapper(MaskedLayer):
     ) -> None:
         variable = self._variable(axis.weight)
         _, value = values.get(id(variable), (None, variable.value))
-        shape = [1] * len(value.shape)
-        shape[axis.axis] = value.shape[axis.axis]
-        mask = ops.reshape(self._mask_along(axis, training), shape)
+        mask = self._broadcast_mask(axis, variable, training)
         values[id(variable)] = (variable, value * ops.cast(mask, value.dtype))
+
+    def _broadcast_mask(self, axis: Axis, variable: Any, training: bool) -> Tensor:
+        shape = [1] * len(variable.shape)
+        shape[axis.axis] = variable.shape[axis.axis]
+        return ops.reshape(self._mask_along(axis, training), shape)
 
     def _variable(self, weight: str) -> Any:
         if not weight.startswith("#"):
@@ -234,6 +250,10 @@ class ChannelWrapper(MaskedLayer):
             return masks[0]
         together = ops.concatenate([*masks, ops.ones((1,), dtype="float32")])
         return ops.take(together, np.array(places, dtype="int32"))
+
+
+def _product(*factors: Tensor) -> Tensor:
+    return functools.reduce(operator.mul, factors)
 
 
 def _axes(given: Sequence[Any]) -> tuple[Axis, ...]:

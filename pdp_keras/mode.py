@@ -36,7 +36,8 @@ class Mode(abc.ABC):
     # Whether a unit is all that makes an output, so that its bias goes with it.
     prunes_outputs = False
     # Whether finding the threshold is faster with a bracket from the last step; then
-    # there is a `soft_masked_in_bracket`, and `hard_masked` takes a bracket too.
+    # there are `tracked_threshold` and `soft_masked_at`, and `hard_masked` takes a
+    # bracket too.
     keeps_bracket = False
 
     def reason_against(self, shape: tuple[int, ...], axes: KernelAxes) -> str | None:

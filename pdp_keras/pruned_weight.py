@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -198,14 +199,29 @@ class PrunedWeight(Counted):
         """The weights as inference sees them and as stripping leaves them."""
         return self.masked_values(training=False)[0][1]
 
+    def soft_masking(self) -> Callable[[Tensor], Tensor]:
+        """What masks float32 weights as training sees them; finds the threshold now.
+
+        The function reads no variable any more, so that it may be called later.
+        """
+        weights = ops.cast(self.kernel.variable.value, "float32")
+        zeros, axes = ops.convert_to_tensor(self.zeros), self.kernel.axes
+        scale = ops.sqrt(ops.convert_to_tensor(self.temperature_scale, "float32"))
+
+        def width(threshold: Tensor) -> Tensor:
+            return self.temperature.width(threshold) * scale
+
+        if self.bracket is None:
+            return lambda weights: self.mode.soft_masked(weights, zeros, axes, width)
+        threshold, bracket = self.mode.tracked_threshold(
+            weights, zeros, self.bracket.value
+        )
+        self.bracket.assign(bracket)
+        return lambda weights: self.mode.soft_masked_at(weights, threshold, width)
+
     def _soft_masked(self) -> Tensor:
         weights = ops.cast(self.kernel.variable.value, "float32")
-        known = weights, self.zeros.value, self.kernel.axes, self.width
-        if self.bracket is None:
-            return self.mode.soft_masked(*known)
-        masked, bracket = self.mode.soft_masked_in_bracket(*known, self.bracket.value)
-        self.bracket.assign(bracket)
-        return masked
+        return self.soft_masking()(weights)
 
     def _hard_masked(self) -> Tensor:
         known = self.kernel.variable.value, self.zeros.value, self.kernel.axes

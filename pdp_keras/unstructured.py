@@ -38,27 +38,24 @@ class Unstructured(Mode):
         del axes
         return thresholds.midpoint_threshold(ops.stop_gradient(weights), zeros)
 
+    def tracked_threshold(
+        self, weights: Tensor, zeros: Tensor, bracket: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`threshold`, looking in the bracket first, and the bracket of the next."""
+        return thresholds.tracked_threshold(ops.stop_gradient(weights), zeros, bracket)
+
+    def soft_masked_at(
+        self, weights: Tensor, threshold: Tensor, width: Width
+    ) -> Tensor:
+        """`soft_masked` with a threshold that is known."""
+        return functional.soft_masked(weights, threshold, width(threshold))
+
     def soft_masked(
         self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width
     ) -> Tensor:
         """The weights times their soft mask, with PDP's gradient."""
-        return self.soft_masked_in_bracket(weights, zeros, axes, width, None)[0]
-
-    def soft_masked_in_bracket(
-        self,
-        weights: Tensor,
-        zeros: Tensor,
-        axes: KernelAxes,
-        width: Width,
-        bracket: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """`soft_masked`, looking for the threshold in the bracket, and the next one."""
-        del axes
-        threshold, bracket = thresholds.tracked_threshold(
-            ops.stop_gradient(weights), zeros, bracket
-        )
-        masked = functional.soft_masked(weights, threshold, width(threshold))
-        return masked, bracket
+        threshold = self.threshold(weights, zeros, axes)
+        return self.soft_masked_at(weights, threshold, width)
 
     def hard_masked(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from pdp_keras import allocation as allocations
-from pdp_keras import modes, temperatures, thresholds
+from pdp_keras import modes, recomputed, temperatures, thresholds
 from pdp_keras.kernels import Kernel, find_kernels
 from pdp_keras.masked_layer import MaskedLayer
 from pdp_keras.mode import Mode
@@ -119,6 +119,16 @@ class PDPWrapper(MaskedLayer):
             )
             for kernel, target in zip(kernels, targets, strict=True)
         )
+
+    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Runs the layer with masked weights: soft in training, hard otherwise."""
+        if training and self.is_scheduled and len(self.pruned_weights) == 1:
+            (weight,) = self.pruned_weights
+            known = self.layer, weight.variable, args, kwargs
+            if not weight.mode.prunes_outputs and recomputed.is_worth_it(*known):
+                masking = weight.soft_masking()
+                return recomputed.call(self.layer, args[0], weight.variable, masking)
+        return super().call(*args, training=training, **kwargs)
 
     def masked_values(self, training: bool) -> list[tuple[Any, Tensor]]:
         """Every pruned kernel with its mask, soft in training, hard otherwise."""

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "pdp_keras"
 # Only what is installed under another name than it is imported by.
-_DISTRIBUTIONS = {"absl": "absl-py", "sklearn": "scikit-learn"}
+_DISTRIBUTIONS = {"absl": "absl-py", "pquant": "pquant-ml", "sklearn": "scikit-learn"}
 _HEADER = """\
 # Written by `python tests/build_file.py >BUILD`, from the imports: do not edit.
 # tests/test_build_file.py fails when this file and the imports disagree.
