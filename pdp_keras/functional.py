@@ -113,7 +113,7 @@ def _keep_and_both(logit: Tensor) -> tuple[Tensor, Tensor]:
     return keep, smaller * (1.0 - smaller)
 
 
-@compiled(least=MANY)
+@compiled(least=MANY, by_value=True)
 def _forward(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     low, high, inverse = _scales(threshold, width)
     logit = _logit(ops.abs(weights), low, high, inverse)
@@ -121,7 +121,7 @@ def _forward(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     return weights / (1.0 + ops.exp(-logit))
 
 
-@compiled(least=MANY)
+@compiled(least=MANY, by_value=True)
 def _backward(
     weights: Tensor, upstream: Tensor, threshold: Tensor, width: Tensor
 ) -> Tensor:

@@ -8,6 +8,7 @@ import keras
 import models
 import numpy as np
 import pytest
+import tensorflow as tf
 from channel_models import ARCHITECTURES
 from keras import layers
 from test_prune import MODELS, Unconfigurable, flat, inputs_for
@@ -55,6 +56,25 @@ def test_stripped_model_is_plain_and_predicts_the_same(make):
 
 def plain_layers(model):
     return list(model._flatten_layers())
+
+
+def test_nothing_is_left_in_the_graph_of_a_stripped_model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = layers.DepthwiseConv2D(3)(x)
+    model = keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
+    pruned = prune_model(model, 0.6)
+    models.set_zeros(pruned)
+    stripped = strip_pruning(pruned)
+
+    def operations(model, training):
+        traced = tf.function(lambda x: model(x, training=training))
+        concrete = traced.get_concrete_function(tf.TensorSpec((2, 8, 8, 3)))
+        return [operation.type for operation in concrete.graph.get_operations()]
+
+    for training in (False, True):
+        assert operations(stripped, training) == operations(model, training)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.123, 0.5, 0.9, 0.999])
