@@ -2,9 +2,8 @@
 
 TensorFlow's graphs run one operation after the other, each over the whole of a large
 kernel; XLA makes one loop of them. A graph may hold parts that XLA compiles, so the
-user's model need not be compiled for it. Inside a model that is, the function runs as
-it is. PyTorch compiles for the CPU only with a C++ compiler; there, what computes each
-value by itself runs in pieces that stay in the processor's cache.
+user's model need not be compiled for it. Inside a model that is, and in PyTorch,
+which compiles for the CPU only with a C++ compiler, the function runs as it is.
 """
 
 from __future__ import annotations
@@ -21,28 +20,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # From so many values on, one program is faster than TensorFlow's own operations.
 MANY = 1 << 16
-# Values of a piece in PyTorch.
-_PIECE = 1 << 16
 
 
-def compiled(least: int = 0, by_value: bool = False) -> Callable[[Function], Function]:
+def compiled(least: int = 0) -> Callable[[Function], Function]:
     """A decorator for functions whose arguments are all tensors, with static shapes.
 
     Args:
         least: how many values the first argument must have for the compilation,
             a fraction of a second for each set of shapes, to be worth it.
-        by_value: whether each value of the one result, of the shape of the first
-            argument, is made of the same places of the arguments, which broadcast.
     """
 
-    def maker_for(x: Tensor) -> Callable[..., Any] | None:
-        if math.prod(x.shape) < least:
-            return None
-        if by_value and keras.backend.backend() == "torch":
-            return _in_pieces
-        return _compiler()
+    def decorate(function: Function) -> Function:
+        return _with_programs(
+            function, lambda x: _compiler() if math.prod(x.shape) >= least else None
+        )
 
-    return lambda function: _with_programs(function, maker_for)
+    return decorate
 
 
 def traced_once(function: Function) -> Function:
@@ -107,39 +100,6 @@ def _compiler() -> Callable[..., Any] | None:
     if backend == "jax":
         return _compile_with_jax
     return _compile_with_tensorflow if is_compiled_apart() else None
-
-
-def _in_pieces(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs a function of single values piece by piece, which PyTorch's loops like."""
-    import torch
-
-    def run(*tensors: Tensor) -> Tensor:
-        first = tensors[0]
-        numbers = [x.reshape(()) if x.numel() == 1 else x for x in tensors]
-        arrays = [x for x in numbers if x.ndim]
-        if all(x.shape == first.shape for x in arrays):
-            numbers = [x.reshape(-1) if x.ndim else x for x in numbers]
-            arrays = [x for x in numbers if x.ndim]
-        shape = numbers[0].shape
-        # Along the longest axis that is nowhere broadcast.
-        axes = range(-len(shape), 0)
-        whole = [
-            axis
-            for axis in axes
-            if all(axis >= -x.ndim and x.shape[axis] == shape[axis] for x in arrays)
-        ]
-        if not whole:
-            return function(*tensors)
-        axis = max(whole, key=lambda i: shape[i])
-        step = max(1, _PIECE * shape[axis] // first.numel())
-        result = torch.empty(shape, dtype=first.dtype, device=first.device)
-        for start in range(0, shape[axis], step):
-            size = min(step, shape[axis] - start)
-            pieces = [x.narrow(axis, start, size) if x.ndim else x for x in numbers]
-            result.narrow(axis, start, size).copy_(function(*pieces))
-        return result.reshape(first.shape)
-
-    return run
 
 
 def _compile_with_jax(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import ops
 
+from pdp_keras import functional_torch
 from pdp_keras.compiled import MANY, compiled
 
 Tensor = Any
@@ -113,18 +115,23 @@ def _keep_and_both(logit: Tensor) -> tuple[Tensor, Tensor]:
     return keep, smaller * (1.0 - smaller)
 
 
-@compiled(least=MANY, by_value=True)
+@compiled(least=MANY)
 def _forward(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     low, high, inverse = _scales(threshold, width)
+    if keras.backend.backend() == "torch":
+        return functional_torch.masked(weights, low, high, inverse, _LARGEST)
     logit = _logit(ops.abs(weights), low, high, inverse)
     # sigmoid(logit) * weights with one division, which is exact where nothing is cut.
     return weights / (1.0 + ops.exp(-logit))
 
 
-@compiled(least=MANY, by_value=True)
+@compiled(least=MANY)
 def _backward(
     weights: Tensor, upstream: Tensor, threshold: Tensor, width: Tensor
 ) -> Tensor:
+    if keras.backend.backend() == "torch":
+        scales = _scales(threshold, width)
+        return functional_torch.masked_gradient(weights, upstream, *scales, _LARGEST)
     return upstream * soft_masked_slope(weights, threshold, width)
 
 

@@ -16,14 +16,16 @@ figures are in `benchmarks/nm_schedules.py`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from pdp_keras import functional, thresholds
+from pdp_keras.compiled import MANY, compiled
 from pdp_keras.layer_table import KernelAxes
 from pdp_keras.mode import Mode, Width
 
@@ -167,8 +169,7 @@ class NM(Mode):
         fraction = ops.minimum(1.0, ops.cast(zeros, "float32") / most)
 
         def scaled() -> Tensor:
-            kept, lost = self._neighbours(magnitudes)
-            middle = fraction * (0.5 * kept + 0.5 * lost)
+            middle = fraction * _middle(self)(magnitudes)
             if view.tail and view.tail <= self.n:  # nothing to prune in the tail
                 has_losers = np.ones((1, shape[1], 1, 1), dtype="float32")
                 has_losers[:, -1] = 0
@@ -178,7 +179,7 @@ class NM(Mode):
         # During warm-up nothing is pruned, and nothing should be paid for it.
         return ops.cond(fraction > 0, scaled, lambda: ops.zeros(shape, dtype="float32"))
 
-    def _neighbours(self, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
+    def neighbours(self, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
         """The n-th and the (n+1)-th largest of each group."""
         if self.m > _MOST_COMPARED:
             ordered = ops.sort(magnitudes, axis=2)  # rising
@@ -210,6 +211,18 @@ class NM(Mode):
                 beaten[earlier] = beaten[earlier] + wins
                 beaten[later] = beaten[later] + (1 - wins)
         return ops.logical_and(ops.stack(beaten, axis=2) >= self.n, is_weight)
+
+
+@functools.cache
+def _middle(mode: NM) -> Callable[[Tensor], Tensor]:
+    """What finds the middle between the n-th and the (n+1)-th largest of each group."""
+
+    def middle(magnitudes: Tensor) -> Tensor:
+        kept, lost = mode.neighbours(magnitudes)
+        return 0.5 * kept + 0.5 * lost
+
+    # XLA makes one loop of the comparisons; its sort is no faster.
+    return compiled(least=MANY)(middle) if mode.m <= _MOST_COMPARED else middle
 
 
 def _extremes(

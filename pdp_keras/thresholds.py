@@ -265,23 +265,17 @@ def _select_by_sort(
     flat: Tensor, lower: Tensor, upper: Tensor, bracket: Tensor
 ) -> tuple[Tensor, Tensor]:
     """PyTorch's way, where the size of a tensor may depend on data."""
-    lo, hi, _ = magnitude_bits(bracket)
-    before, inside = 0, None
+    bits = magnitude_bits(flat)
+    lo, hi, _ = magnitude_bits(bracket).tolist()
+    before, inside = 0, bits
     if hi > lo:
-        # In pieces that stay in the cache between one operation and the next.
-        found = [_part_of(piece, lo, hi) for piece in flat.split(MANY)]
-        before = sum(int(below) for below, _ in found)
-        inside = ops.concatenate([part for _, part in found])
-    if inside is None or not before <= int(lower) <= int(upper) < before + len(inside):
-        before, inside = 0, magnitude_bits(flat)
+        is_below = bits < lo
+        before = int(is_below.count_nonzero())
+        inside = bits[(bits <= hi) ^ is_below]
+    if not before <= int(lower) <= int(upper) < before + len(inside):
+        before, inside = 0, bits
     ordered = ops.sort(inside)
     return tuple(from_bits(ordered[rank - before]) for rank in (lower, upper))
-
-
-def _part_of(values: Tensor, lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
-    """How many bits are below lo, and those in [lo, hi]."""
-    bits = magnitude_bits(values)
-    return ops.count_nonzero(bits < lo), bits[(bits >= lo) & (bits <= hi)]
 
 
 def _select_by_histogram(

@@ -10,6 +10,7 @@ LAYERS = (
     (
         "layer_table",
         "recomputed",
+        "functional_torch",
         "thresholds",
         "masked_layer",
         "masked_normalization",
