@@ -5,8 +5,8 @@ mask that is a second copy of every kernel of a network, held until the backward
 comes back to it. Here the backward pass makes it again from the weights instead, which
 costs one more pass of the mask. Only in TensorFlow graphs that XLA does not compile as
 a whole (it would merge the two computations again), and only layers whose call is one
-product, a bias and an activation: the activation stays outside, and of the rest the
-backward pass needs no result, so that TensorFlow leaves it out of the graph.
+product, a bias and an activation: the last two stay outside, and of a product its
+gradients need no result, so that TensorFlow leaves the second one out of the graph.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ Tensor = Any
 # Below so many weights another pass costs more than a copy is worth.
 LEAST_WEIGHTS = 1 << 18
 
+# Of Conv1D TensorFlow would compute the product twice, for its shape.
 _KINDS = (
     keras.layers.Dense,
     keras.layers.EinsumDense,
-    keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
@@ -54,6 +53,8 @@ def is_worth_it(
         and len(args) == 1
         and not kwargs
         and getattr(layer, "activity_regularizer", None) is None
+        and getattr(layer, "groups", 1) == 1
+        and getattr(layer, "data_format", "channels_last") == "channels_last"
         and layer.compute_dtype == "float32"
         and is_compiled_apart()
         and keras.backend.is_float_dtype(keras.backend.standardize_dtype(args[0].dtype))
@@ -81,7 +82,7 @@ def call(
 
     variables = layer.variables
     masked_index = next(i for i, v in enumerate(variables) if v is kernel)
-    linear = _without_activation(layer)
+    product = _product_of(layer)
 
     def run(inputs: Tensor, *tensors: Tensor) -> Tensor:
         masked = list(tensors[: len(variables)])
@@ -89,7 +90,7 @@ def call(
         masked[masked_index] = masking(masked[masked_index], *factors)
         mapping = list(zip(variables, masked, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
-            return linear.call(inputs)
+            return product.call(inputs)
 
     @tf.custom_gradient
     def remade(*tensors: Tensor) -> Any:
@@ -104,12 +105,14 @@ def call(
 
     values = [ops.convert_to_tensor(variable) for variable in variables]
     outputs = remade(ops.cast(inputs, "float32"), *values, *factors)
+    if layer.bias is not None:
+        outputs = ops.add(outputs, layer.bias)
     return outputs if layer.activation is None else layer.activation(outputs)
 
 
-def _without_activation(layer: Any) -> Any:
-    """A second view of the layer, with the same variables."""
+def _product_of(layer: Any) -> Any:
+    """A second view of the layer, with the same variables but its product alone."""
     view = object.__new__(type(layer))
     # Not by `setattr`: Keras would take the variables for the view's own.
-    view.__dict__.update(layer.__dict__, activation=None)
+    view.__dict__.update(layer.__dict__, activation=None, use_bias=False, bias=None)
     return view

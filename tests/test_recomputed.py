@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from pdp_keras import PDPScheduleCallback, PDPWrapper, prune_model, recomputed
 
@@ -22,9 +23,7 @@ LAYERS = {
         lambda: layers.EinsumDense("abc,cd->abd", (3, 6), bias_axes="d"),
         (3, 8),
     ),
-    "conv1d": (lambda: layers.Conv1D(6, 3, dilation_rate=2), (9, 4)),
     "conv2d": (lambda: layers.Conv2D(6, 3, strides=2, activation="relu"), (7, 7, 4)),
-    "conv2d-groups": (lambda: layers.Conv2D(6, 3, groups=2), (7, 7, 8)),
     "conv3d": (lambda: layers.Conv3D(6, 2), (3, 3, 3, 4)),
     "conv2d-transpose": (lambda: layers.Conv2DTranspose(6, 3, strides=2), (4, 4, 4)),
 }
@@ -153,6 +152,43 @@ def test_backward_pass_does_not_take_the_kernel_of_the_forward_pass(
     assert not keeps_its_kernel(traced(wrapped(make(), shape), inputs))
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_product_is_computed_twice(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, shape = LAYERS[name]
+
+    def products() -> list[str]:
+        model = wrapped(make(), shape)
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *shape))])
+        def step(inputs: tf.Tensor) -> Any:
+            variables = [variable.value for variable in model.trainable_variables]
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(model(inputs, training=True)))
+            return tape.gradient(loss, variables)
+
+        context.enable_run_metadata()
+        try:
+            step(inputs_of(shape))
+            metadata = context.export_run_metadata()
+        finally:
+            context.disable_run_metadata()
+        kinds = [
+            node.op
+            for graph in metadata.function_graphs
+            for node in graph.post_optimization_graph.node
+        ]
+        found = ("MatMul", "Conv2D", "Conv3D", "Einsum", "BatchMatMul", "_Fused")
+        return sorted(kind for kind in kinds if kind.startswith(found))
+
+    kept = products()
+    monkeypatch.setattr(recomputed, "LEAST_WEIGHTS", 1)
+    made_again = products()
+    assert kept
+    assert len(made_again) == len(kept)
+
+
 class OwnDense(layers.Dense):
     """A layer whose call nobody knows."""
 
@@ -161,10 +197,14 @@ class OwnDense(layers.Dense):
 
 
 KEPT = {
-    "own-call": (lambda: OwnDense(6), {}),
-    "mixed": (lambda: layers.Dense(6, dtype="mixed_bfloat16"), {}),
-    "activity": (lambda: layers.Dense(6, activity_regularizer="l2"), {}),
-    "xla": (lambda: layers.Dense(6), {"jit_compile": True}),
+    "own-call": (lambda: OwnDense(6), (3, 8), {}),
+    "mixed": (lambda: layers.Dense(6, dtype="mixed_bfloat16"), (3, 8), {}),
+    "activity": (lambda: layers.Dense(6, activity_regularizer="l2"), (3, 8), {}),
+    # The gradient of its reshape asks for the shape of what it computed.
+    "conv1d": (lambda: layers.Conv1D(6, 1), (3, 8), {}),
+    # Keras compiles these by themselves.
+    "groups": (lambda: layers.Conv2D(6, 1, groups=2), (3, 3, 8), {}),
+    "xla": (lambda: layers.Dense(6), (3, 8), {"jit_compile": True}),
 }
 
 
@@ -177,10 +217,10 @@ def test_kernel_is_kept_where_the_call_is_not_known_to_be_one_product(
         raise AssertionError("made again")
 
     monkeypatch.setattr(recomputed, "call", forbidden)
-    make, options = KEPT[name]
-    inputs = inputs_of((8,))
-    outputs, _ = traced(wrapped(make(), (8,)), inputs, **options)(inputs)
-    assert outputs.shape == (5, 6)
+    make, shape, options = KEPT[name]
+    inputs = inputs_of(shape)
+    outputs, _ = traced(wrapped(make(), shape), inputs, **options)(inputs)
+    assert outputs.shape == (5, *shape[:-1], 6)
 
 
 @pytest.mark.usefixtures("always")
