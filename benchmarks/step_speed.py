@@ -6,8 +6,10 @@
     python benchmarks/step_speed.py --inference
 
 Each network trains on one random batch with SGD and momentum: dense, and pruned by PDP
-to its full sparsity, in three modes. All take turns in one process; the ratio is the
-median over the turns of a variant's time over that of the dense step of the same turn.
+to its full sparsity, in three modes. All take turns in one process, there and back;
+the ratio is the median over the turns of a variant's time over the dense one of the same
+turn. The dense network is there twice, and the ratio is to the mean of both: what the
+two differ by is what the machine cannot tell.
 `--peers=tfmot,pquant` adds tensorflow-model-optimization in the tf_keras that it needs,
 over the dense step there, and PQuantML. "First step" is the tracing and compiling that
 comes once.
@@ -60,8 +62,8 @@ def time_steps(network: Network, variants: Variants) -> Any:
     next(iter(steps.values()))()
     each = max(1, round(_SECONDS / (time.perf_counter() - start)))
     times = {name: [] for name in steps}
-    for _ in range(_TURNS.value):
-        for name, step in steps.items():
+    for turn in range(_TURNS.value):
+        for name, step in list(steps.items())[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
             for _ in range(each):
                 step()
@@ -71,8 +73,14 @@ def time_steps(network: Network, variants: Variants) -> Any:
 
 def report(name: str, variants: Variants) -> None:
     """Times the variants of a network; prints and keeps the results."""
-    times, first = time_steps(NETWORKS[name], variants)
-    dense = next(iter(times.values()))
+    reference = next(iter(variants))
+    again = f"{reference} again"
+    both = variants | {again: variants[reference]}
+    times, first = time_steps(NETWORKS[name], both)
+    dense = [
+        statistics.mean(pair)
+        for pair in zip(times[reference], times[again], strict=True)
+    ]
     for variant, values in times.items():
         ratios = [x / y for x, y in zip(values, dense, strict=True)]
         row = {
