@@ -1,6 +1,6 @@
 """How the cost of masks grows with weights, layers and groups.
 
-    python benchmarks/growth.py                    # ten minutes, 5 GB at 10^8 weights
+    python benchmarks/growth.py                    # ten minutes, some GB at the end
     python benchmarks/growth.py --most=10000000
 
 Times in TensorFlow graphs what a training step adds, forward and backward: threshold,

@@ -7,7 +7,7 @@
 
 Each network trains on one random batch with SGD and momentum: dense, and pruned by PDP
 to its full sparsity, in three modes. All take turns in one process, there and back;
-the ratio is the median over the turns of a variant's time over the dense one of the same
+the ratio is the median over the turns of a variant's time over the dense one of that
 turn. The dense network is there twice, and the ratio is to the mean of both: what the
 two differ by is what the machine cannot tell.
 `--peers=tfmot,pquant` adds tensorflow-model-optimization in the tf_keras that it needs,
