@@ -52,12 +52,12 @@ def is_worth_it(
         and type(layer) in _KINDS
         and len(args) == 1
         and not kwargs
+        and is_compiled_apart()
+        and _is_dense_float(args[0])
         and getattr(layer, "activity_regularizer", None) is None
         and getattr(layer, "groups", 1) == 1
         and getattr(layer, "data_format", "channels_last") == "channels_last"
         and layer.compute_dtype == "float32"
-        and is_compiled_apart()
-        and keras.backend.is_float_dtype(keras.backend.standardize_dtype(args[0].dtype))
     )
 
 
@@ -108,6 +108,13 @@ def call(
     if layer.bias is not None:
         outputs = ops.add(outputs, layer.bias)
     return outputs if layer.activation is None else layer.activation(outputs)
+
+
+def _is_dense_float(x: Any) -> bool:
+    """Neither sparse nor ragged, nor what only the layer makes a tensor of."""
+    import tensorflow as tf
+
+    return isinstance(x, tf.Tensor) and bool(x.dtype.is_floating)
 
 
 def _product_of(layer: Any) -> Any:

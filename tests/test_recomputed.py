@@ -232,6 +232,15 @@ def test_integers_are_cast_as_the_layer_would() -> None:
 
 
 @pytest.mark.usefixtures("always")
+def test_what_is_no_tensor_yet_is_left_to_the_layer() -> None:
+    wrapper = wrapped(layers.Dense(6), (3,))
+    array = np.array([[1.0, 2.0, 3.0]], "float32")
+    graph = tf.function(lambda: wrapper(array, training=True))
+    tensor = tf.function(lambda x: wrapper(x, training=True))
+    np.testing.assert_allclose(graph(), tensor(tf.constant(array)))
+
+
+@pytest.mark.usefixtures("always")
 def test_mask_of_a_sequence_goes_on() -> None:
     model = keras.Sequential(
         [
