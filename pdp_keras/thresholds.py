@@ -266,16 +266,22 @@ def _select_by_sort(
 ) -> tuple[Tensor, Tensor]:
     """PyTorch's way, where the size of a tensor may depend on data."""
     bits = magnitude_bits(flat)
-    lo, hi, _ = magnitude_bits(bracket).tolist()
+    lo, hi, _ = (int(end) for end in magnitude_bits(bracket))
     before, inside = 0, bits
     if hi > lo:
         is_below = bits < lo
-        before = int(is_below.count_nonzero())
+        before = _count_at_once(is_below)
         inside = bits[(bits <= hi) ^ is_below]
     if not before <= int(lower) <= int(upper) < before + len(inside):
         before, inside = 0, bits
     ordered = ops.sort(inside)
     return tuple(from_bits(ordered[rank - before]) for rank in (lower, upper))
+
+
+def _count_at_once(marks: Tensor) -> int:
+    # PyTorch's own count of marks takes a fifth of the time of their sum.
+    own = getattr(marks, "count_nonzero", None)
+    return int(_count(marks) if own is None else own())
 
 
 def _select_by_histogram(
