@@ -1,7 +1,7 @@
 """One network pruned in every way whose training steps are compared.
 
-Keras 3 models, dense and pruned by PDP, and by the PDP of PQuantML if it is installed
-(`pip install pquant-ml`); and those of tf_keras, dense and pruned by TFMOT.
+Keras 3 models, dense and pruned by PDP, and by the PDP of PQuantML if it is asked
+for (the extra `peers`); and those of tf_keras, dense and pruned by TFMOT.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ MODES = ["unstructured", "2:4", "channel"]
 def keras_variants(
     network: Network, modes: list[str], peers: list[str], jit_compile: bool
 ) -> Variants:
-    """Dense, PDP in these modes, and PQuantML if it is among the peers."""
+    """Dense, PDP in these modes, and PQuantML if it is among the peers.
+
+    Attention is not exchanged for PQuantML's, so that it is left out there.
+    """
 
     def make(prune: Callable[[Any], Any]) -> Any:
         return _compiled(keras, prune(network.build(keras)), jit_compile)
 
     ways: dict[str, Callable[[Any], Any]] = {"dense": lambda model: model}
     ways |= {f"PDP {mode}": lambda model, m=mode: _by_pdp(model, m) for mode in modes}
-    if "pquant" in peers:
+    if "pquant" in peers and not network.has_attention:
         ways["PQuantML PDP"] = _by_pquant
     return {name: lambda way=way: make(way) for name, way in ways.items()}
 
@@ -87,8 +90,6 @@ def _by_pquant(model: Any) -> Any:
     }
 
     def exchange(layer: Any) -> Any:
-        if isinstance(layer, keras.layers.MultiHeadAttention):
-            raise NotImplementedError("Attention is not exchanged here.")
         given = layer.get_config()
         if type(layer) not in counterparts:
             return type(layer).from_config(given)

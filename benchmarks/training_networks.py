@@ -15,11 +15,13 @@ class Network(NamedTuple):
         build: takes a `keras` module and returns a model without its loss.
         shape: of one input.
         batch: samples a step.
+        has_attention: whether some of its kernels are those of attention.
     """
 
     build: Callable[[Any], Any]
     shape: tuple[int, ...]
     batch: int
+    has_attention: bool = False
 
     def data(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """A random batch: inputs float32 `(batch, *shape)` and labels `(batch,)`."""
@@ -92,5 +94,5 @@ NETWORKS = {
     "ResNet18": Network(resnet18, (32, 32, 3), 32),
     "MobileNet": Network(mobilenet, (32, 32, 3), 64),
     "LeNet-300-100": Network(lenet, (784,), 128),
-    "Transformer": Network(transformer, (64, 256), 32),
+    "Transformer": Network(transformer, (64, 256), 32, has_attention=True),
 }
