@@ -35,7 +35,7 @@ class WeightInfo:
     spatial: tuple[int, ...] = ()
 
 
-def count_zeros(sparsity: float, size: int) -> int:
+def count_zeros(sparsity: float, size: float) -> int:
     """round(sparsity * size), the number of zeros that a sparsity asks for."""
     return round(sparsity * size)
 
@@ -72,11 +72,14 @@ class GlobalMagnitude:
             overall sparsity is higher itself; what it would have lost is taken
             from the others. Without such a floor a layer of small weights
             disappears as a whole and the network is cut in two.
+        moving: whether the ranking is made anew while the mask changes, or once, at
+            the end of warm-up, as in the paper. None leaves it to the method.
 
     The paper has no floor: `GlobalMagnitude(max_sparsity=1.0)`.
     """
 
     max_sparsity: float = 0.99
+    moving: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_sparsity <= 1:
@@ -198,7 +201,7 @@ def get_deferred(allocation: Any) -> GlobalMagnitude | None:
     Raises:
         ValueError: for anything else; only `prune_model` sees all layers.
     """
-    if isinstance(allocation, dict) and set(allocation) == {"max_sparsity"}:
+    if isinstance(allocation, dict) and "max_sparsity" in allocation:
         return GlobalMagnitude(**allocation)
     if isinstance(allocation, GlobalMagnitude):
         return allocation

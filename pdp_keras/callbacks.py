@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,9 @@ import keras
 
 from pdp_keras import allocation as allocations
 from pdp_keras import state
+from pdp_keras.method import Method, Moment
 from pdp_keras.pruned_weight import read_integer
-from pdp_keras.schedules import LinearRamp, StepSchedule, TemperatureFall
+from pdp_keras.schedules import RAMPS, LinearRamp, StepSchedule, TemperatureFall
 
 
 class PDPScheduleCallback(keras.callbacks.Callback):
@@ -40,9 +42,12 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             `keras.optimizers.schedules.LearningRateSchedule`, or a
             `PruningSchedule` of tensorflow-model-optimization, which must end at the
             model's own sparsity.
+        ramp: the shape of the ramp, `"linear"` (as in the paper) or `"cubic"`: steep
+            at first. None leaves it to the method.
         update: `"epoch"` (as in the paper) changes the sparsity at the start of an
             epoch, `"step"` before every step (with `steps_per_execution`, before
-            every execution). A `schedule` always works by step.
+            every execution). None leaves it to the method. A `schedule` always works
+            by step.
         final_temperature: from the middle of the ramp on, the temperature falls
             geometrically to this fraction of its own value, within the length of
             the ramp (so half of the fall comes after the ramp's end), so that the
@@ -80,21 +85,28 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         ramp_epochs: float | None = None,
         epsilon: float | None = None,
         schedule: Callable[[int], Any] | None = None,
-        update: str = "epoch",
+        ramp: str | None = None,
+        update: str | None = None,
         final_temperature: float = 0.01,
         allocation: Any = None,
     ) -> None:
         super().__init__()
-        if update not in ("epoch", "step"):
+        if update not in ("epoch", "step", None):
             raise ValueError(
                 f"update must be 'epoch' or 'step'. Received: update={update!r}"
             )
+        if ramp is not None and ramp not in RAMPS:
+            raise ValueError(
+                f"ramp must be one of {sorted(RAMPS)}. Received: ramp={ramp!r}"
+            )
         if allocation is not None:
             allocations.get(allocation)
+        self.ramp = ramp
         self.schedule = _make_schedule(warmup_epochs, ramp_epochs, epsilon, schedule)
         self.final_temperature = final_temperature
         TemperatureFall(0, 1, final_temperature)  # checks it before anything runs
         self.update = "step" if schedule is not None else update
+        self._goes_by_step = self.update == "step"
         self.allocation = allocation
         self._run: _Run | None = None
 
@@ -114,6 +126,12 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         if self.allocation is not None:
             for part in parts:
                 part.mode.require_allocated(self.allocation)
+        method = state.common_method(parts)
+        self._goes_by_step = (
+            self.update == "step"
+            if self.update is not None
+            else method.goes_by_step and bool(steps_per_epoch)
+        )
         self._check_steps(steps_per_epoch)
         self._check_target(model)
         self._check_end(epochs, steps_per_epoch)
@@ -121,29 +139,35 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             wrapper.is_scheduled = True
         self._run = _Run(
             model,
+            method,
             self.allocation,
-            self._fall_of_temperature(epochs, steps_per_epoch or 0),
+            *self._phases(epochs, steps_per_epoch or 0),
+            epochs,
             steps_per_epoch or 0,
         )
 
     def start_epoch(self, epoch: int) -> None:
         """Sets the sparsity of an epoch, counted from 0."""
-        self._started().epoch = epoch
-        if self.update == "step":
+        run = self._started()
+        run.epoch = epoch
+        if self._goes_by_step:
             self.start_step(0)
         else:
-            self._started().move_to(epoch + 1, self.schedule(epoch + 1))
+            moment = Moment(epoch + 1, run.ramp, run.epochs)
+            run.move_to(epoch + 1, moment, run.method.fraction(moment, self.ramp))
 
     def start_step(self, step: int) -> None:
         """Sets the sparsity of a step, counted from 0 in its epoch."""
         run = self._started()
-        if self.update == "epoch":
+        if not self._goes_by_step:
             return
+        done = run.epoch + (step + 1) / run.steps_per_epoch
+        total = run.epoch * run.steps_per_epoch + step
+        moment = Moment(done, run.ramp, run.epochs, total, run.steps_per_epoch)
         if isinstance(self.schedule, LinearRamp):
-            position: Any = run.epoch + (step + 1) / run.steps_per_epoch
+            run.move_to(done, moment, run.method.fraction(moment, self.ramp))
         else:
-            position = run.epoch * run.steps_per_epoch + step
-        run.move_to(position, self.schedule(position))
+            run.move_to(total, moment, self.schedule(total))
 
     @property
     def sparsity(self) -> float:
@@ -173,15 +197,18 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         if logs is not None:
             logs["sparsity"] = self.sparsity
 
-    def _fall_of_temperature(self, epochs: int, steps: int) -> TemperatureFall:
-        if isinstance(self.schedule, LinearRamp):
-            begin, end = self.schedule.phases
+    def _phases(self, epochs: int, steps: int) -> tuple[LinearRamp, TemperatureFall]:
+        """The ramp, which a schedule by step has too, and the fall of temperature."""
+        ramp = self.schedule
+        if isinstance(ramp, LinearRamp):
+            begin, end = ramp.phases
         else:
-            begin, end = self.schedule.find_phases(epochs * steps - 1)
+            begin, end = ramp.find_phases(epochs * steps - 1)
+            ramp = LinearRamp(begin / steps, max(1.0, end - begin) / steps)
         # Half of the fall lies within the ramp, so that a run that ends with its ramp
         # is not rounded from a mask that is still wide.
         middle = (begin + end) / 2
-        return TemperatureFall(middle, end - begin, self.final_temperature)
+        return ramp, TemperatureFall(middle, end - begin, self.final_temperature)
 
     def _started(self) -> _Run:
         if self._run is None:
@@ -192,7 +219,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         return self._run
 
     def _check_steps(self, steps_per_epoch: int | None) -> None:
-        if self.update == "step" and not steps_per_epoch:
+        if self._goes_by_step and not steps_per_epoch:
             raise ValueError(
                 "A schedule by step must know the number of steps in an epoch: pass "
                 "`steps_per_epoch` to `fit`, or use update='epoch'. "
@@ -228,51 +255,77 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             )
 
 
+# A ranking of all weights costs more than a step of a small network.
+_STEPS_OF_A_RANKING = 100
+
+
 class _Run:
     """One run over one model, with a copy of its counters on the host."""
 
     def __init__(
         self,
         model: Any,
+        method: Method,
         allocation: Any,
+        ramp: LinearRamp,
         temperature: TemperatureFall,
+        epochs: int,
         steps_per_epoch: int,
     ) -> None:
         self.model = model
+        self.method = method
         self.allocation = allocation
+        self.ramp = ramp
         self.temperature = temperature
+        self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.epoch = 0
         self.parts = state.pruned_parts(model)
         # Read when they are first needed: `BackupAndRestore` may still restore them
         # when the run has already been started.
         self.zeros: list[int] = []
-        self.targets: list[int] = []
+        self.targets: list[float] = []
         # One scale a wrapper or group, which its weights share.
         self.scales = {
             id(part.temperature_scale): part.temperature_scale for part in self.parts
         }
         self.scale = math.nan  # unlike any, so that the first one is set
+        # What shares the sparsity out anew while the mask changes, if anything does.
+        self.moving = state.moving_allocation(model, method, allocation)
+        self.ranked_at: float | None = None
 
-    def move_to(self, position: float, fraction: float) -> None:
-        """Sets temperature and sparsity for a position in the run."""
+    def move_to(self, position: float, moment: Moment, fraction: float) -> None:
+        """Sets temperature, sparsity and masks for a position in the run."""
         scale = self.temperature(position)
         if scale != self.scale:
             self._sync()
             for variable in self.scales.values():
                 variable.assign(scale)
             self.scale = scale
-        if fraction > 0:
-            self._set_fraction(fraction)
+        if not self.method.is_due(moment):
+            return
+        if fraction > 0 or self.method.may_fall:
+            self._set_fraction(fraction, moment)
+        if type(self.method).update is not Method.update:
+            self._sync()
+            self.method.update(
+                self.parts, moment, getattr(self.model, "optimizer", None)
+            )
 
-    def _set_fraction(self, fraction: float) -> None:
+    def _set_fraction(self, fraction: float, moment: Moment) -> None:
         """Prunes this fraction of every target; never less than before."""
         if not self.targets:
             self._sync()
             self.zeros = [read_integer(part.zeros) for part in self.parts]
             self.targets = self._fix_targets()
+        if self.method.learns_sparsity:
+            return
+        if self.moving is not None and fraction > 0 and self._must_rank(moment):
+            self._rank(fraction)
+            self.ranked_at = math.inf if fraction == 1 else moment.step
+        may_fall = self.method.may_fall or self.moving is not None
         counts = [
-            max(now, allocations.count_zeros(fraction, target))
+            max(0 if may_fall else now, allocations.count_zeros(fraction, target))
             for now, target in zip(self.zeros, self.targets, strict=True)
         ]
         if counts == self.zeros:
@@ -283,7 +336,32 @@ class _Run:
                 part.zeros.assign(count)
         self.zeros = counts
 
-    def _fix_targets(self) -> list[int]:
+    def _must_rank(self, moment: Moment) -> bool:
+        if self.method.reallocates or moment.step < 0 or self.ranked_at is None:
+            return True
+        return moment.step - self.ranked_at >= _STEPS_OF_A_RANKING
+
+    def _rank(self, fraction: float) -> None:
+        """Shares the sparsity of this fraction out by what the weights are now."""
+        assert self.moving is not None
+        self._sync()
+        infos = [
+            dataclasses.replace(part.describe(), values=values)
+            for part, values in zip(
+                self.parts, self.method.rankings(self.parts), strict=True
+            )
+        ]
+        sparsity = state.requested_sparsity(self.model)
+        for part, zeros in zip(self.parts, self.moving(infos, sparsity), strict=True):
+            part.target_zeros.assign(part.limit_zeros(zeros))
+        counts = self.moving(infos, fraction * sparsity)
+        # Until the next ranking all grow in proportion.
+        self.targets = [
+            part.limit_zeros(zeros) / fraction
+            for part, zeros in zip(self.parts, counts, strict=True)
+        ]
+
+    def _fix_targets(self) -> list[float]:
         # Once something is pruned the targets stand, also in a resumed run.
         state.fix_targets(self.model, None if any(self.zeros) else self.allocation)
         return [read_integer(part.target_zeros) for part in self.parts]

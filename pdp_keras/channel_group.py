@@ -18,8 +18,9 @@ from keras import ops
 from keras.src.backend.common import global_state
 
 from pdp_keras import allocation as allocations
-from pdp_keras import modes, temperatures
+from pdp_keras import methods, modes, temperatures
 from pdp_keras.channel import Channel, safe_sqrt
+from pdp_keras.method import Method
 from pdp_keras.pruned_weight import UNSET, Counted, read, read_integer
 
 Tensor = Any
@@ -59,6 +60,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
         target_zeros: how many units are pruned in the end; -1 where an allocation
             decides at the end of warm-up.
         mode: a `Channel`.
+        method: how the mask is made in training.
         temperature: as for `PDPWrapper`, in units of the squared score.
         allocation: the deferred allocation, or `"uniform"`.
         layer_paths: paths of all layers that make or read the channels.
@@ -77,6 +79,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
         sparsity: float = 0.5,
         target_zeros: int = UNSET,
         mode: str | dict[str, Any] | Channel = "channel",
+        method: str | dict[str, Any] | Method = "pdp",
         temperature: Any = None,
         allocation: Any = "uniform",
         layer_paths: list[str] | None = None,
@@ -94,6 +97,9 @@ class ChannelGroup(Counted, keras.layers.Layer):
         self.sparsity = sparsity
         self.initial_target = target_zeros
         self.mode = resolved
+        self.method = methods.get(method)
+        methods.require_mode(self.method, resolved)
+        methods.require_temperature(self.method, temperature)
         self.temperature = resolved.resolve_temperature(temperature)
         self.deferred_allocation = allocations.get_deferred(allocation)
         self.layer_paths = list(layer_paths or ())
@@ -196,7 +202,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
 
     def _compute_mask(self, training: bool) -> Tensor:
         scores, zeros = self.scores(), self.zeros.value
-        if training:
+        if training and self.method.is_soft:
             return self.mode.soft_mask(scores, zeros, self.width)
         return self.mode.hard_mask(scores, zeros)
 
@@ -220,7 +226,12 @@ class ChannelGroup(Counted, keras.layers.Layer):
             "sparsity": self.sparsity,
             "target_zeros": self.initial_target,
             "mode": modes.serialize(self.mode),
-            "temperature": temperatures.serialize(self.temperature),
+            "method": methods.serialize(self.method),
+            "temperature": (
+                temperatures.serialize(self.temperature)
+                if self.method.is_soft
+                else None
+            ),
             "allocation": allocations.serialize_deferred(self.deferred_allocation),
             "layer_paths": self.layer_paths,
             "removable": self.removable,

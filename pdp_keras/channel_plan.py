@@ -23,6 +23,7 @@ from pdp_keras.channel_group import ChannelGroup, Maker
 from pdp_keras.channel_wrapper import Axis, ChannelWrapper
 from pdp_keras.kernels import Kernel, find_kernels
 from pdp_keras.masked_normalization import can_normalize
+from pdp_keras.method import Method
 from pdp_keras.pruned_weight import UNSET
 from pdp_keras.structure import is_graph
 
@@ -62,6 +63,7 @@ class ChannelPlanner:
         model: the model, plain and built.
         has_graph: whether it is Sequential or Functional.
         mode: the mode.
+        method: how the mask is made in training.
         sparsity: fraction of channels to prune.
         allocation: as for `prune_model`.
         temperature: as for `prune_model`.
@@ -77,6 +79,7 @@ class ChannelPlanner:
         model: Any,
         has_graph: bool,
         mode: Channel,
+        method: Method,
         sparsity: float,
         allocation: Any,
         temperature: Any,
@@ -84,6 +87,7 @@ class ChannelPlanner:
         filters_given: bool,
     ) -> None:
         self.mode = mode
+        self.method = method
         self.sparsity = sparsity
         self.temperature = mode.resolve_temperature(temperature)
         self.deferred = allocations.is_deferred(allocation)
@@ -282,7 +286,8 @@ class ChannelPlanner:
             sparsity=self.sparsity,
             target_zeros=part.target_zeros,
             mode=self.mode,
-            temperature=self.temperature,
+            method=self.method,
+            temperature=self.temperature if self.method.is_soft else None,
             allocation=self.allocation,
             layer_paths=part.paths,
             removable=part.removable,

@@ -7,11 +7,12 @@ from typing import Any
 import keras
 
 from pdp_keras import allocation as allocations
-from pdp_keras import modes, structure, subclassed, temperatures
+from pdp_keras import methods, modes, structure, subclassed, temperatures
 from pdp_keras.channel import Channel
 from pdp_keras.channel_plan import ChannelPlanner
 from pdp_keras.kernels import Kernel, compile_filters, find_kernels, require_matches
 from pdp_keras.masked_layer import MaskedLayer
+from pdp_keras.method import Method
 from pdp_keras.mode import Mode
 from pdp_keras.prune_target import choose_for_target
 from pdp_keras.pruned_weight import describe
@@ -24,6 +25,7 @@ def prune_model(
     sparsity: float | None = None,
     mode: str | Mode = "unstructured",
     *,
+    method: str | Method = "pdp",
     allocation: Any = "global",
     temperature: float | temperatures.Temperature | None = None,
     filters: Any = None,
@@ -47,6 +49,12 @@ def prune_model(
             most 2 of every 4 weights along the input axis are left); `"channel"`
             (whole output channels, which `strip_pruning` removes); or a mode
             object.
+        method: how it is pruned: `"pdp"`, or what the papers compare it with:
+            `"gmp"` (gradual magnitude), `"dnw"` (straight-through), `"str"` (learned
+            thresholds), `"optg"` (learned scores), `"acdc"` (alternating phases),
+            `"granet"` and `"rigl"` (prune and regrow), `"movement"` and
+            `"soft_movement"`, `"pofa"` (prune, then lock), `"sr_ste"` (for N:M); or a
+            method object, `pdp_keras.methods.RigL(frequency=200)`.
         allocation: how the sparsity is shared out among layers: `"global"` (one
             ranking by magnitude, at the end of warm-up), `"uniform"`, `"erk"`; a
             mapping from layer or weight names to sparsities; or a callable
@@ -81,16 +89,18 @@ def prune_model(
     >>> pruned = pdp_keras.prune_model(model, sparsity=0.85, target="xnnpack")
     """
     _check_model(model, inplace)
-    mode = modes.get(mode)
+    mode, method = modes.get(mode), methods.get(method)
+    methods.require_mode(method, mode)
+    methods.require_temperature(method, temperature)
     sparsity = mode.resolve_sparsity(sparsity)
     _check_allocation(allocation, mode)
     if target is not None:
         filters = choose_for_target(target, model, mode, sparsity, filters)
     if isinstance(mode, Channel):
         return _prune_channels(
-            model, sparsity, mode, allocation, temperature, filters, inplace
+            model, sparsity, mode, method, allocation, temperature, filters, inplace
         )
-    plan = _Plan(model, sparsity, mode, allocation, temperature, filters)
+    plan = _Plan(model, sparsity, mode, method, allocation, temperature, filters)
     if structure.is_graph(model):
         return structure.rebuild_graph(model, plan.wrap, structure.copy_variables)
     original = subclassed.describe_if_possible(model)
@@ -105,6 +115,7 @@ def _prune_channels(
     model: Any,
     sparsity: float,
     mode: Channel,
+    method: Method,
     allocation: Any,
     temperature: Any,
     filters: Any,
@@ -113,7 +124,16 @@ def _prune_channels(
     kernels, _ = find_kernels(model)
     require_matches(filters, kernels)
     is_chosen = compile_filters(filters)
-    settings = (mode, sparsity, allocation, temperature, is_chosen, filters is not None)
+    has_filters = filters is not None
+    settings = (
+        mode,
+        method,
+        sparsity,
+        allocation,
+        temperature,
+        is_chosen,
+        has_filters,
+    )
     if structure.is_graph(model):
         planner = ChannelPlanner(model, True, *settings)
         return structure.rebuild_graph(model, planner.wrap, structure.copy_variables)
@@ -146,6 +166,7 @@ class _Plan:
         model: Any,
         sparsity: float,
         mode: Mode,
+        method: Method,
         allocation: Any,
         temperature: float | temperatures.Temperature | None,
         filters: Any,
@@ -161,6 +182,7 @@ class _Plan:
         self.chosen = _choose(kernels, filters, mode)
         self.sparsity = sparsity
         self.mode = mode
+        self.method = method
         self.temperature = mode.resolve_temperature(temperature)
         self.deferred = mode.is_allocated and allocations.is_deferred(allocation)
         self.allocation = allocation if self.deferred else "uniform"
@@ -196,7 +218,8 @@ class _Plan:
             new,
             sparsity=each[0] if set(each) == {self.sparsity} else each,
             mode=self.mode,
-            temperature=self.temperature,
+            method=self.method,
+            temperature=self.temperature if self.method.is_soft else None,
             allocation=self.allocation,
             weights=None if len(indices) == len(kernels) else indices,
         )

@@ -13,6 +13,7 @@ from keras import ops
 from pdp_keras import allocation as allocations
 from pdp_keras import functional, temperatures
 from pdp_keras.kernels import Kernel
+from pdp_keras.method import Method
 from pdp_keras.mode import Mode
 
 Tensor = Any
@@ -54,6 +55,7 @@ class Counted:
 
     Attributes:
         mode: what is pruned together.
+        method: how the weights are masked in training, and when that changes.
         temperature: its own temperature.
         units: how many things can be pruned.
         target_zeros: integer variable: how many are in the end, or `UNSET`.
@@ -61,6 +63,7 @@ class Counted:
     """
 
     mode: Any
+    method: Any
     temperature: Any
     units: Any
     target_zeros: Any
@@ -95,25 +98,30 @@ class PrunedWeight(Counted):
             fraction of its own value. All kernels of a wrapper share it.
         bracket: float variable `(3,)`: where the threshold of the next step is looked
             for first; None if the mode has no use for it.
+        extras: the variables that the method keeps beside the kernel, by name.
     """
 
     def __init__(
         self,
         kernel: Kernel,
         mode: Mode,
+        method: Method,
         temperature: temperatures.Temperature,
         zeros: Any,
         target_zeros: Any,
         temperature_scale: Any,
         bracket: Any = None,
+        extras: dict[str, Any] | None = None,
     ) -> None:
         self.kernel = kernel
         self.mode = mode
+        self.method = method
         self.temperature = temperature
         self.zeros = zeros
         self.target_zeros = target_zeros
         self.temperature_scale = temperature_scale
         self.bracket = bracket
+        self.extras = extras or {}
 
     def limit_zeros(self, zeros: int) -> int:
         """What the mode makes of the zeros that an allocation wants."""
@@ -133,11 +141,13 @@ class PrunedWeight(Counted):
         return PrunedWeight(
             kernel,
             self.mode,
+            self.method,
             self.temperature,
             self.zeros,
             self.target_zeros,
             self.temperature_scale,
             self.bracket,
+            self.extras,
         )
 
     @property
@@ -183,7 +193,7 @@ class PrunedWeight(Counted):
         mode, axes = self.mode, self.kernel.axes
         weights = self.kernel.variable.value
         zeros = self.zeros.value
-        masked = self._soft_masked() if training else self._hard_masked()
+        masked = self.method.masked(self) if training else self.method.hard_masked(self)
         values = [(self.kernel.variable, ops.cast(masked, weights.dtype))]
         bias = self._bias_of_outputs()
         if bias is not None:
@@ -219,11 +229,16 @@ class PrunedWeight(Counted):
         self.bracket.assign(bracket)
         return lambda weights: self.mode.soft_masked_at(weights, threshold, width)
 
-    def _soft_masked(self) -> Tensor:
-        weights = ops.cast(self.kernel.variable.value, "float32")
-        return self.soft_masking()(weights)
+    def track_threshold(self) -> None:
+        """Notes where the threshold is, so that the next cut finds it sooner."""
+        if self.bracket is not None:
+            weights = ops.cast(self.kernel.variable.value, "float32")
+            known = weights, ops.convert_to_tensor(self.zeros), self.bracket.value
+            _, bracket = self.mode.tracked_threshold(*known)
+            self.bracket.assign(bracket)
 
-    def _hard_masked(self) -> Tensor:
+    def cut_smallest(self) -> Tensor:
+        """The weights with exactly the `zeros` smallest (by the mode) set to 0."""
         known = self.kernel.variable.value, self.zeros.value, self.kernel.axes
         if self.bracket is None:
             return self.mode.hard_masked(*known)

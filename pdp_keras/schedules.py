@@ -11,6 +11,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+RAMPS: dict[str, Callable[[float], float]] = {
+    "linear": lambda position: position,
+    "cubic": lambda position: 1 - (1 - position) ** 3,
+}
+"""Shapes of a ramp: from its position in [0, 1] to the fraction of the target.
+
+The cubic one is that of gradual magnitude pruning (Zhu and Gupta, arXiv:1710.01878).
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class LinearRamp:

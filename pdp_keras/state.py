@@ -12,6 +12,7 @@ from pdp_keras.channel_group import ChannelGroup
 from pdp_keras.channel_wrapper import ChannelWrapper
 from pdp_keras.kernels import find_kernels
 from pdp_keras.masked_layer import MaskedLayer
+from pdp_keras.method import Method
 from pdp_keras.pruned_weight import UNSET, PrunedWeight, read_integer
 from pdp_keras.wrapper import PDPWrapper
 
@@ -88,6 +89,43 @@ def current_sparsity(parts: Sequence[Pruned]) -> float:
     return zeros / max(1, sum(part.units for part in parts))
 
 
+def common_method(parts: Sequence[Pruned]) -> Method:
+    """The method of all parts.
+
+    Raises:
+        ValueError: if there are several.
+    """
+    found = {part.method for part in parts}
+    if len(found) != 1:
+        raise ValueError(
+            "All layers of a model must be pruned by one method. "
+            f"Received: {sorted(map(repr, found))}"
+        )
+    return next(iter(found))
+
+
+def moving_allocation(
+    model: Any, method: Method, allocation: Any
+) -> allocations.GlobalMagnitude | None:
+    """The global ranking that is made anew while the mask changes; None for none.
+
+    Args:
+        model: a pruned model.
+        method: its method, which decides where the ranking leaves it open.
+        allocation: what replaces the model's own allocation, or None.
+    """
+    found: set[Any] = _deferred_allocations(model)
+    if allocation is not None:
+        found = {allocations.get(allocation)}
+    if method.learns_sparsity or len(found) != 1:
+        return None
+    (ranking,) = found
+    if not isinstance(ranking, allocations.GlobalMagnitude):
+        return None
+    moves = method.reallocates if ranking.moving is None else ranking.moving
+    return ranking if moves else None
+
+
 def requested_sparsity(model: Any) -> float:
     """The sparsity that the model as a whole was asked for."""
     asked = [
@@ -134,13 +172,17 @@ def fix_targets(model: Any, allocation: Any = None) -> None:
 
 
 def _own_allocation(model: Any) -> allocations.GlobalMagnitude:
-    wrappers = [w for w in find_wrappers(model) if isinstance(w, PDPWrapper)]
-    found = {wrapper.deferred_allocation for wrapper in wrappers}
-    found |= {group.deferred_allocation for group in channel_groups(model)}
-    found -= {None}
+    found = _deferred_allocations(model)
     if len(found) != 1:
         raise ValueError(
             "Wrappers that share one global ranking must have the same allocation. "
             f"Received: {sorted(map(repr, found))}"
         )
-    return next(a for a in found if a is not None)
+    return next(iter(found))
+
+
+def _deferred_allocations(model: Any) -> set[allocations.GlobalMagnitude]:
+    owners: list[Any] = [w for w in find_wrappers(model) if isinstance(w, PDPWrapper)]
+    owners += channel_groups(model)
+    found = {owner.deferred_allocation for owner in owners}
+    return {allocation for allocation in found if allocation is not None}

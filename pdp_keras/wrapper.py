@@ -8,9 +8,10 @@ from typing import Any
 import keras
 
 from pdp_keras import allocation as allocations
-from pdp_keras import modes, recomputed, temperatures, thresholds
+from pdp_keras import methods, modes, recomputed, temperatures, thresholds
 from pdp_keras.kernels import Kernel, find_kernels
 from pdp_keras.masked_layer import MaskedLayer
+from pdp_keras.method import Extra, Method
 from pdp_keras.mode import Mode
 from pdp_keras.pruned_weight import UNSET, PrunedWeight, read_integer
 
@@ -47,6 +48,8 @@ class PDPWrapper(MaskedLayer):
         allocation: `"uniform"`: each kernel gets `sparsity`; `"global"` or a
             `GlobalMagnitude`: the callback decides at the end of warm-up, together
             with all other wrappers of the model.
+        method: how the weights are masked in training: `"pdp"`, the name of another
+            method (see `prune_model`), or a method object.
         weights: which of the layer's kernels to prune, as indices into the order
             of `find_kernels`; None for all.
         **kwargs: of `keras.layers.Layer`. The name is by default the layer's own.
@@ -72,10 +75,13 @@ class PDPWrapper(MaskedLayer):
         temperature: float | temperatures.Temperature | None = None,
         *,
         allocation: str | dict[str, Any] | allocations.GlobalMagnitude = "uniform",
+        method: str | dict[str, Any] | Method = "pdp",
         weights: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        resolved_mode = modes.get(mode)
+        resolved_mode, resolved_method = modes.get(mode), methods.get(method)
+        methods.require_mode(resolved_method, resolved_mode)
+        methods.require_temperature(resolved_method, temperature)
         checked: Any
         if isinstance(sparsity, list | tuple) and resolved_mode.is_allocated:
             # An allocation may well prune the whole of a tiny kernel.
@@ -90,6 +96,7 @@ class PDPWrapper(MaskedLayer):
         super().__init__(layer, **kwargs)
         self.sparsity = checked
         self.mode = resolved_mode
+        self.method = resolved_method
         self.temperature = resolved_temperature
         # A ranking over all layers waits for the callback; None: nothing to wait for.
         self.deferred_allocation = resolved_allocation
@@ -111,11 +118,16 @@ class PDPWrapper(MaskedLayer):
             PrunedWeight(
                 kernel,
                 self.mode,
+                self.method,
                 self.temperature,
                 zeros=self._add_counter(f"{kernel.name}_zeros", 0),
                 target_zeros=self._add_counter(f"{kernel.name}_target_zeros", target),
                 temperature_scale=scale,
                 bracket=self._add_bracket(kernel),
+                extras={
+                    name: self._add_extra(kernel, name, extra)
+                    for name, extra in self.method.extras().items()
+                },
             )
             for kernel, target in zip(kernels, targets, strict=True)
         )
@@ -125,7 +137,8 @@ class PDPWrapper(MaskedLayer):
         if training and self.is_scheduled and len(self.pruned_weights) == 1:
             (weight,) = self.pruned_weights
             known = self.layer, weight.variable, args, kwargs
-            if not weight.mode.prunes_outputs and recomputed.is_worth_it(*known):
+            is_soft = self.method.is_soft and not weight.mode.prunes_outputs
+            if is_soft and recomputed.is_worth_it(*known):
                 masking = weight.soft_masking()
                 return recomputed.call(self.layer, args[0], weight.variable, masking)
         return super().call(*args, training=training, **kwargs)
@@ -150,7 +163,12 @@ class PDPWrapper(MaskedLayer):
             **config,
             "sparsity": self.sparsity,
             "mode": modes.serialize(self.mode),
-            "temperature": temperatures.serialize(self.temperature),
+            "method": methods.serialize(self.method),
+            "temperature": (
+                temperatures.serialize(self.temperature)
+                if self.method.is_soft
+                else None
+            ),
             "allocation": allocations.serialize_deferred(self.deferred_allocation),
             "weights": self.weights_to_prune,
         }
@@ -215,6 +233,18 @@ class PDPWrapper(MaskedLayer):
             autocast=False,
             name=f"{kernel.name}_bracket".replace(".", "_"),
         )
+
+    def _add_extra(self, kernel: Kernel, name: str, extra: Extra) -> Any:
+        variable = self.add_weight(
+            shape=kernel.shape if extra.shape is None else extra.shape,
+            dtype=extra.dtype,
+            initializer=keras.initializers.Constant(extra.initial),
+            trainable=extra.trainable,
+            autocast=False,
+            name=f"{kernel.name}_{name}".replace(".", "_"),
+        )
+        variable.overwrite_with_gradient = extra.takes_gradient
+        return variable
 
     def _add_counter(self, name: str, value: int) -> Any:
         # A count, not a fraction: float32 cannot hold round(r * n) of a large layer.

@@ -1,0 +1,143 @@
+"""What every pruning method answers, as one interface.
+
+A method says how the weights that a layer computes with are made from its own, what
+their gradient is, and what is updated when. How many weights are pruned when follows
+from a schedule; which are pruned together, from a mode.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from pdp_keras.schedules import RAMPS, LinearRamp
+
+Tensor = Any
+
+
+class Weight(Protocol):
+    """What a method sees of a pruned kernel; see `PrunedWeight`.
+
+    Attributes:
+        variable: the Keras variable with the weights.
+        mode: what is pruned together.
+        zeros: integer variable: how many weights are pruned now.
+        extras: the variables that the method keeps beside the kernel, by name.
+    """
+
+    variable: Any
+    mode: Any
+    zeros: Any
+    extras: dict[str, Any]
+
+    def soft_masking(self) -> Callable[[Tensor], Tensor]:
+        """What masks float32 weights by PDP."""
+
+    def cut_smallest(self) -> Tensor:
+        """The weights with the `zeros` smallest (by its mode) set to 0."""
+
+    def track_threshold(self) -> None:
+        """Notes where the threshold is, so that the next cut finds it sooner."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """Where a run stands.
+
+    Attributes:
+        done: epochs that have been trained at the end of this step (or epoch, if the
+            schedule goes by epoch); a fraction within an epoch.
+        ramp: the ramp that the user asked for.
+        epochs: how long the whole run is.
+        step: steps before this one, in all epochs; -1 if the schedule goes by epoch.
+        steps_per_epoch: 0 if the schedule goes by epoch.
+    """
+
+    done: float
+    ramp: LinearRamp
+    epochs: int
+    step: int = -1
+    steps_per_epoch: int = 0
+
+    @property
+    def progress(self) -> float:
+        """The part of the run that is done, in [0, 1]."""
+        return min(1.0, self.done / self.epochs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extra:
+    """A variable that a method keeps beside a kernel.
+
+    Attributes:
+        shape: None for the kernel's own.
+        dtype: of the variable.
+        initial: what it is filled with.
+        trainable: whether the optimizer updates it.
+        takes_gradient: whether the optimizer sets it to its gradient instead: for
+            what a backward pass has to say to the next update.
+    """
+
+    shape: tuple[int, ...] | None = None
+    dtype: str = "float32"
+    initial: float = 0.0
+    trainable: bool = False
+    takes_gradient: bool = False
+
+
+class Method(abc.ABC):
+    """Base class: a small immutable object; state is in variables of the wrapper.
+
+    Subclasses are frozen dataclasses: their arguments are their config.
+    """
+
+    name: ClassVar[str]
+    # The modes whose units it can prune.
+    modes: ClassVar[tuple[str, ...]] = ("unstructured",)
+    # The shape of its ramp, a key of `RAMPS`, where the user gives none.
+    ramp: ClassVar[str] = "cubic"
+    # Whether a new step must be able to change something (or else every epoch).
+    goes_by_step: ClassVar[bool] = True
+    # Whether its sparsity may fall, or falls only by mistake.
+    may_fall: ClassVar[bool] = False
+    # Whether a global ranking is made anew at every update of the mask.
+    reallocates: ClassVar[bool] = False
+    # Whether its own loss decides on the sparsity, and not the schedule.
+    learns_sparsity: ClassVar[bool] = False
+    # Whether its mask is PDP's, with a temperature.
+    is_soft: ClassVar[bool] = False
+
+    def extras(self) -> dict[str, Extra]:
+        """The variables that it keeps beside each kernel, by name."""
+        return {}
+
+    @abc.abstractmethod
+    def masked(self, weight: Weight) -> Tensor:
+        """What a layer computes with in training: float32, with its gradient."""
+
+    @abc.abstractmethod
+    def hard_masked(self, weight: Weight) -> Tensor:
+        """What it computes with at inference, and what stripping leaves."""
+
+    def fraction(self, moment: Moment, shape: str | None = None) -> float:
+        """The fraction of the target sparsity that holds at a moment."""
+        return RAMPS[shape or self.ramp](moment.ramp(moment.done))
+
+    def is_due(self, moment: Moment) -> bool:
+        """Whether the mask may change at this moment."""
+        del moment
+        return True
+
+    def rankings(self, weights: Sequence[Any]) -> list[np.ndarray]:
+        """What a global allocation ranks: an array for each weight, its least first."""
+        return [weight.describe().values for weight in weights]
+
+    def update(
+        self, weights: Sequence[Any], moment: Moment, optimizer: Any = None
+    ) -> None:
+        """Changes masks, after the schedule has set the `zeros` of all weights."""
+        del weights, moment, optimizer

@@ -1,0 +1,52 @@
+"""`POFA`: magnitude pruning of a trained model, whose mask is locked in the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pdp_keras.method import Moment
+from pdp_keras.pruned_weight import read, read_integer
+from pdp_keras.stored_mask import StoredMask, smallest
+
+
+@dataclasses.dataclass(frozen=True)
+class POFA(StoredMask):
+    """Prune once for all: the mask of a general model, kept while it learns a task.
+
+        training:   mask * w
+        gradient:   mask
+        masks:      on a cubic ramp, every `frequency` steps, the smallest |w|; locked
+                    from the end of the ramp on
+
+    Zafrir et al., arXiv:2111.05754. There the model is trained before, and learns from
+    its dense self by distillation: put `keras.distillation.Distiller` around the two.
+
+    Args:
+        frequency: steps between two updates of the mask.
+    """
+
+    frequency: int = 100
+
+    name = "pofa"
+    reallocates = False
+
+    def is_due(self, moment: Moment) -> bool:
+        """Every `frequency` steps of the ramp, and at its end."""
+        before = moment.ramp(moment.done - 1 / (moment.steps_per_epoch or 1))
+        now = moment.ramp(moment.done)
+        return before < 1 and (now >= 1 or moment.step % self.frequency == 0)
+
+    def update(
+        self, weights: Sequence[Any], moment: Moment, optimizer: Any = None
+    ) -> None:
+        """Prunes the smallest."""
+        del moment, optimizer
+        for weight in weights:
+            mask = read(weight.extras["mask"])
+            ranks = np.where(mask, np.abs(read(weight.variable)), 0)
+            pruned = smallest(ranks, read_integer(weight.zeros))
+            weight.extras["mask"].assign(~pruned)

@@ -1,0 +1,108 @@
+"""The table of methods, by name, and their configs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pdp_keras.method import Method
+from pdp_keras.method_acdc import ACDC
+from pdp_keras.method_dnw import DNW
+from pdp_keras.method_gmp import GMP
+from pdp_keras.method_granet import GraNet
+from pdp_keras.method_movement import Movement, SoftMovement
+from pdp_keras.method_optg import OptG
+from pdp_keras.method_pdp import PDP
+from pdp_keras.method_pofa import POFA
+from pdp_keras.method_rigl import RigL
+from pdp_keras.method_sr_ste import SRSTE
+from pdp_keras.method_str import STR
+from pdp_keras.mode import Mode
+
+_METHODS: dict[str, Any] = {
+    method.name: method
+    for method in (
+        PDP,
+        GMP,
+        DNW,
+        STR,
+        OptG,
+        ACDC,
+        GraNet,
+        RigL,
+        Movement,
+        SoftMovement,
+        POFA,
+        SRSTE,
+    )
+}
+# Names under which the literature knows some of them, too.
+_ALIASES = {"idp": "pdp", "magnitude": "gmp"}
+
+
+def get(method: str | Method | dict[str, Any]) -> Method:
+    """A method from its name, its object, or the dict of `serialize`.
+
+    Args:
+        method: a name such as `"pdp"`, `"gmp"` or `"rigl"`, a method object, or a dict.
+
+    Raises:
+        ValueError: if the name is unknown.
+        TypeError: if it is none of these.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, dict):
+        return deserialize(method)
+    if isinstance(method, str):
+        name = _ALIASES.get(method, method)
+        if name in _METHODS:
+            return _METHODS[name]()
+    error = ValueError if isinstance(method, str) else TypeError
+    raise error(
+        f"method must be one of {sorted(_METHODS)} or a method object. "
+        f"Received: {method=}"
+    )
+
+
+def require_mode(method: Method, mode: Mode) -> None:
+    """Refuses a mode whose units the method cannot prune.
+
+    Raises:
+        ValueError: with the modes that it can.
+    """
+    if mode.name not in method.modes:
+        raise ValueError(
+            f"method={method.name!r} prunes the units of {list(method.modes)} only. "
+            f"Received: mode={mode}"
+        )
+
+
+def require_temperature(method: Method, temperature: Any) -> None:
+    """Refuses a temperature that nothing would use.
+
+    Raises:
+        ValueError: if there is one, and the method's mask is not soft.
+    """
+    if temperature is not None and not method.is_soft:
+        raise ValueError(
+            "Only a soft mask has a temperature; leave it out. "
+            f"Received: temperature={temperature!r}, method={method.name!r}"
+        )
+
+
+def serialize(method: Method) -> dict[str, Any]:
+    """A JSON-able dict from which `deserialize` makes an equal method."""
+    assert dataclasses.is_dataclass(method)
+    return {"name": method.name, **dataclasses.asdict(method)}
+
+
+def deserialize(config: dict[str, Any]) -> Method:
+    """The inverse of `serialize`."""
+    arguments = dict(config)
+    name = arguments.pop("name", None)
+    if name not in _METHODS:
+        raise ValueError(
+            f"name must be one of {sorted(_METHODS)}. Received: name={name!r}"
+        )
+    return _METHODS[name](**arguments)

@@ -1,0 +1,63 @@
+"""`StoredMask`: what the methods share that keep their mask between updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from pdp_keras.method import Extra, Method, Tensor, Weight
+
+
+class StoredMask(Method):
+    """Trains with `mask * w`, the mask a variable that updates change.
+
+    The gradient of a pruned weight is 0.
+    """
+
+    reallocates = True
+
+    def extras(self) -> dict[str, Extra]:
+        """The mask, which starts by keeping everything."""
+        return {"mask": Extra(dtype="bool", initial=1)}
+
+    def masked(self, weight: Weight) -> Tensor:
+        """The weights that the mask keeps."""
+        weights = ops.cast(weight.variable.value, "float32")
+        return ops.where(
+            ops.convert_to_tensor(weight.extras["mask"]),
+            weights,
+            ops.zeros_like(weights),
+        )
+
+    def hard_masked(self, weight: Weight) -> Tensor:
+        """The same."""
+        return self.masked(weight)
+
+
+def smallest(ranks: np.ndarray, count: int) -> np.ndarray:
+    """True for the `count` smallest of an array; of equal ones the first go first."""
+    marked = np.zeros(ranks.size, bool)
+    marked[np.argsort(ranks, axis=None, kind="stable")[:count]] = True
+    return marked.reshape(ranks.shape)
+
+
+def forget_momentum(optimizer: Any, variable: Any, where: np.ndarray) -> None:
+    """Sets what an optimizer remembers of some weights to 0: momenta, velocities.
+
+    Args:
+        optimizer: a Keras optimizer, or None.
+        variable: whose weights.
+        where: bool, of its shape: which weights.
+    """
+    if optimizer is None or not where.any():
+        return
+    # Keras names an optimizer's variable after the one that it belongs to.
+    prefix = variable.path.replace("/", "_")
+    for slot in optimizer.variables:
+        own_name = slot.path.rpartition("/")[2]
+        if own_name.startswith(prefix) and tuple(slot.shape) == tuple(variable.shape):
+            values = np.array(ops.convert_to_numpy(slot))
+            values[where] = 0
+            slot.assign(values)
