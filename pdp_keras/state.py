@@ -114,9 +114,9 @@ def moving_allocation(
         method: its method, which decides where the ranking leaves it open.
         allocation: what replaces the model's own allocation, or None.
     """
-    found: set[Any] = _deferred_allocations(model)
+    found: list[Any] = list(_deferred_allocations(model))
     if allocation is not None:
-        found = {allocations.get(allocation)}
+        found = [allocations.get(allocation)]
     if method.learns_sparsity or len(found) != 1:
         return None
     (ranking,) = found

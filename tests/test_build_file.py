@@ -15,11 +15,18 @@ LAYERS = (
         "masked_layer",
         "masked_normalization",
         "channel_labels",
+        "custom_gradient",
+        "method",
     ),
     ("functional", "temperatures", "kernels", "macs"),
     ("mode",),
     ("unstructured", "n_of_m", "channel"),
     ("modes", "pruned_weight", "structure"),
+    # One file a method.
+    ("stored_mask", "learned_scores", "method_pdp", "method_gmp", "method_dnw"),
+    ("method_sr_ste", "method_str", "method_optg", "method_acdc", "method_rigl"),
+    ("method_granet", "method_movement", "method_pofa"),
+    ("methods",),
     ("channel_rules_base",),
     ("channel_rules_shapes", "channel_rules_kernels", "channel_rules_recurrent"),
     ("channel_rules_layers", "channel_rules_operations", "channel_rules_attention"),
@@ -54,7 +61,7 @@ NEVER = {
     "export": ("wrapper", "channel_wrapper", "prune", "callbacks"),
     "deploy": ("wrapper", "channel_wrapper", "prune", "callbacks"),
     "surgery": ("wrapper", "channel_wrapper", "prune"),
-    "prune": ("schedules", "callbacks"),
+    "prune": ("callbacks",),
 }
 FILES = sorted(build_file.python_files())
 

@@ -1,0 +1,195 @@
+"""PDP against the methods that its papers compare with: one table, one command.
+
+    python benchmarks/accuracy.py                # hours; goes on where it was stopped
+    python benchmarks/accuracy.py --quick        # all methods, a quarter of an hour
+    python benchmarks/accuracy.py --print_only   # the tables of what has been run
+
+Fashion-MNIST, three networks, SGD with momentum and a cosine, the same batches, epochs
+and seeds for all. Every method has the same number of candidates
+(`accuracy_recipes.py`), of which validation accuracy chooses one for each network, at
+98 % and 2:4 and with the first seed; a method that learns its sparsity is moreover
+brought to it by bisection. The test images are looked at by the final table only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from typing import Any
+
+import common
+import numpy as np
+from absl import app, flags
+from accuracy_networks import TASKS
+from accuracy_recipes import RECIPES, Recipe
+from accuracy_runs import Results, Row, run_all
+from accuracy_training import Training
+
+_SEEDS = flags.DEFINE_integer("seeds", 3, "How many runs of each.", 1)
+_QUICK = flags.DEFINE_bool("quick", False, "Short trainings, one seed, no tuning.")
+_JOBS = flags.DEFINE_integer("jobs", 2, "Trainings at a time, a core each.", 1)
+_NETWORKS = flags.DEFINE_list("networks", list(TASKS), "Which networks.")
+_STRUCTURES = flags.DEFINE_list(
+    "structures", ["90", "95", "98", "99", "2:4", "1:4"], "Percent, N:M."
+)
+_METHODS = flags.DEFINE_list("methods", None, "Which methods; by default all.")
+_PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Train nothing.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "benchmarks/results/accuracy.csv", "Results file, added to."
+)
+
+# Where the candidates of all structures of a kind are compared.
+_TUNED_AT = {"unstructured": "98", "nm": "2:4"}
+_BISECTIONS = 6
+# A learned sparsity may miss its target by this part of the density.
+_TOLERANCE = 0.05
+
+
+def kind_of(structure: str) -> str:
+    """`"nm"` or `"unstructured"`."""
+    return "nm" if ":" in structure else "unstructured"
+
+
+def training(
+    network: str, structure: str, recipe: Recipe, seed: int = 0, **arguments: Any
+) -> Training:
+    """What a recipe is for a network, a structure and a seed."""
+    settings = dataclasses.asdict(recipe)
+    settings["arguments"] = settings["arguments"] | arguments
+    if _QUICK.value:
+        settings |= {"epochs": 2, "images": 6000}
+    # What decides on the sparsity of a method that learns it is not asked by tuning.
+    del settings["learned"]
+    return Training(network, structure, seed=seed, **settings)
+
+
+def tune(network: str, kind: str, results: Results) -> None:
+    """Runs all candidates of all methods for one network."""
+    candidates = [
+        training(network, _TUNED_AT[kind], recipe)
+        for name in chosen_methods(kind)
+        for recipe in RECIPES[name]
+        if recipe.learned is None
+    ]
+    run_all(candidates, results, _JOBS.value)
+
+
+def best(network: str, structure: str, name: str, results: Results) -> Recipe:
+    """The candidate of the best validation accuracy; the first one until tuned."""
+    tuned_at = _TUNED_AT[kind_of(structure)]
+
+    def accuracy(recipe: Recipe) -> float:
+        row = results[training(network, tuned_at, recipe)]
+        return row["validation"] if row else -1.0
+
+    return max(RECIPES[name], key=accuracy)
+
+
+def chosen_methods(kind: str) -> list[str]:
+    """The methods that are asked for and can prune in this kind of structure."""
+    wanted = _METHODS.value or list(RECIPES)
+    return [name for name in wanted if RECIPES[name][0].fits(kind)]
+
+
+def final(network: str, structure: str, name: str, results: Results) -> list[Training]:
+    """The trainings that a cell of the table is made of."""
+    recipe = best(network, structure, name, results)
+    seeds = 1 if _QUICK.value else _SEEDS.value
+    arguments = {}
+    if recipe.learned:
+        arguments = reach(network, structure, recipe, results)
+    return [
+        training(network, structure, recipe, seed, **arguments) for seed in range(seeds)
+    ]
+
+
+def reach(
+    network: str, structure: str, recipe: Recipe, results: Results
+) -> dict[str, float]:
+    """The argument that brings a learned sparsity to its target, by bisection."""
+    assert recipe.learned is not None
+    name, low, high = recipe.learned
+    target = float(structure) / 100
+    tried: list[tuple[float, float]] = []
+    for _ in range(1 if _QUICK.value else _BISECTIONS):
+        value = float(f"{np.sqrt(low * high):.3g}")
+        spec = training(network, structure, recipe, **{name: value})
+        if not _PRINT_ONLY.value:
+            run_all([spec], results, 1)
+        row = results[spec]
+        if row is None:
+            break
+        error = row["sparsity"] - target
+        tried.append((abs(error), value))
+        if abs(error) <= _TOLERANCE * (1 - target):
+            break
+        low, high = (low, value) if error > 0 else (value, high)
+    return {name: min(tried)[1]} if tried else {}
+
+
+def print_tables(results: Results) -> None:
+    """Mean and standard deviation of the test accuracy, a table a network."""
+    for network in _NETWORKS.value:
+        print(f"\n{network}: test accuracy in percent")
+        print("| | " + " | ".join(_STRUCTURES.value) + " | s | MB |")
+        print("| --- |" + " --- |" * (len(_STRUCTURES.value) + 2))
+        for name in _METHODS.value or RECIPES:
+            cells, costs = [], []
+            for structure in _STRUCTURES.value:
+                rows = rows_of(network, structure, name, results)
+                cells.append(
+                    common.mean_and_std([row["test"] for row in rows]) if rows else ""
+                )
+                costs += rows
+            seconds = np.median([row["seconds"] for row in costs]) if costs else 0
+            memory = np.median([row["megabytes"] for row in costs]) if costs else 0
+            print(
+                f"| {name} | "
+                + " | ".join(cells)
+                + f" | {seconds:.0f} | {memory:.0f} |"
+            )
+
+
+def rows_of(network: str, structure: str, name: str, results: Results) -> list[Row]:
+    """The finished trainings of a cell."""
+    if not RECIPES[name][0].fits(kind_of(structure)):
+        return []
+    rows = [results[t] for t in final(network, structure, name, results)]
+    return [row for row in rows if row]
+
+
+def main(argv: list[str]) -> None:
+    """Tunes, trains, and prints the tables."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
+    for flag, known in ((_NETWORKS, TASKS), (_METHODS, RECIPES)):
+        unknown = sorted(set(flag.value or ()) - set(known))
+        if unknown:
+            raise app.UsageError(f"{flag.name}: of {list(known)}. Received: {unknown}")
+    for structure in _STRUCTURES.value:
+        if not re.fullmatch(r"\d+:\d+|\d+(\.\d+)?", structure):
+            raise app.UsageError(f"structures: percent, N:M. Received: {structure!r}")
+    path = pathlib.Path(_OUTPUT.value).expanduser()
+    results = Results(path.with_stem(path.stem + "_quick") if _QUICK.value else path)
+    print(common.describe_machine())
+    if not _PRINT_ONLY.value:
+        for network in _NETWORKS.value:
+            kinds = sorted({kind_of(structure) for structure in _STRUCTURES.value})
+            for kind in kinds if not _QUICK.value else ():
+                tune(network, kind, results)
+            run_all(
+                [
+                    one
+                    for structure in _STRUCTURES.value
+                    for name in chosen_methods(kind_of(structure))
+                    for one in final(network, structure, name, results)
+                ],
+                results,
+                _JOBS.value,
+            )
+    print_tables(results)
+
+
+if __name__ == "__main__":
+    app.run(main)

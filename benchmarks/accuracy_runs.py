@@ -1,0 +1,158 @@
+"""Runs many trainings, a process each, and keeps their figures in a CSV file.
+
+What is in the file already is not run again: a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from accuracy_training import Training
+
+FIGURES = (
+    "validation",
+    "test",
+    "sparsity",
+    "loss",
+    "macs",
+    "seconds",
+    "megabytes",
+)
+_FIELDS = tuple(field.name for field in dataclasses.fields(Training))
+_SCRIPT = pathlib.Path(__file__).with_name("accuracy_training.py")
+
+Row = dict[str, Any]
+
+
+class Results:
+    """A CSV file with a line for each finished training."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.rows: dict[str, Row] = {}
+        self._lock = threading.Lock()
+        if path.exists():
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    figures = {name: float(row[name]) for name in FIGURES}
+                    self.rows[_key(_training(row))] = figures
+
+    def __getitem__(self, training: Training) -> Row | None:
+        """The figures of a training; None if it has not been run."""
+        return self.rows.get(_key(training))
+
+    def add(self, training: Training, figures: Row) -> None:
+        """Adds a line to the file."""
+        with self._lock:
+            is_new = not self.path.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if is_new:
+                    writer.writerow((*_FIELDS, *FIGURES))
+                described = dataclasses.asdict(training).values()
+                cells = [json.dumps(v) if isinstance(v, dict) else v for v in described]
+                rounded = [f"{figures[name]:.6g}" for name in FIGURES]
+                writer.writerow((*cells, *rounded))
+            self.rows[_key(training)] = figures
+
+
+def run(training: Training) -> Row:
+    """Trains in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, str(_SCRIPT), json.dumps(dataclasses.asdict(training))],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{training} failed:\n{done.stderr[-2000:]}")
+    figures: Row = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
+    """Runs what is not in the results yet; prints each line and the time left."""
+    left = [t for t in dict.fromkeys(map(_Hashable, trainings)) if not results[t.it]]
+    if not left:
+        return
+    start, finished = time.perf_counter(), 0
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run, t.it): t.it for t in left}
+        for future in concurrent.futures.as_completed(futures):
+            training = futures[future]
+            results.add(training, future.result())
+            finished += 1
+            each = (time.perf_counter() - start) / finished
+            minutes = each * (len(left) - finished) / 60
+            print(
+                f"{describe(training):<60} {describe_figures(results[training])}   "
+                f"{finished} of {len(left)}, {minutes:.0f} minutes left",
+                flush=True,
+            )
+
+
+def describe(training: Training) -> str:
+    """One line that tells trainings apart."""
+    settings = {
+        field.name: getattr(training, field.name)
+        for field in dataclasses.fields(training)
+        if field.name not in ("network", "structure", "method", "optimizer", "seed")
+        and getattr(training, field.name)
+        != (
+            field.default_factory()
+            if field.default is dataclasses.MISSING
+            else field.default
+        )  # type: ignore[misc]
+    }
+    words = [training.network, training.structure, training.method, training.optimizer]
+    return " ".join(
+        [*words, str(training.seed), json.dumps(settings) if settings else ""]
+    )
+
+
+def describe_figures(figures: Row | None) -> str:
+    """Validation accuracy, sparsity and time."""
+    assert figures is not None
+    return (
+        f"{figures['validation']:6.2f} %, sparsity {figures['sparsity']:.4f}, "
+        f"{figures['seconds']:4.0f} s"
+    )
+
+
+class _Hashable:
+    """A training that can be a key: its dicts are written out."""
+
+    def __init__(self, it: Training) -> None:
+        self.it = it
+
+    def __hash__(self) -> int:
+        return hash(_key(self.it))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashable) and _key(self.it) == _key(other.it)
+
+
+def _key(training: Training) -> str:
+    return json.dumps(dataclasses.asdict(training), sort_keys=True)
+
+
+def _training(row: dict[str, str]) -> Training:
+    example = Training("", "", "")
+    values: dict[str, Any] = {}
+    for name in _FIELDS:
+        kind = type(getattr(example, name))
+        values[name] = json.loads(row[name]) if kind is dict else kind(row[name])
+    return Training(**values)

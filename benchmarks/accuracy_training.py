@@ -1,0 +1,197 @@
+"""One training of the accuracy comparison, from its description to its figures.
+
+    python benchmarks/accuracy_training.py '{"network": "lenet", ...}'    # a `Training`
+
+`accuracy.py` runs it in a process of its own, so that memory can be measured and two
+trainings can share a machine of two cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+import sys
+import time
+import warnings
+from typing import Any
+
+import common  # noqa: F401  # first: it finds the examples, quiets TensorFlow
+import data
+import fashion_structured
+import keras
+import numpy as np
+from accuracy_networks import TASKS
+
+import pdp_keras
+from pdp_keras import methods
+
+_MEGABYTE = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What is trained; all of it is in the results file.
+
+    Attributes:
+        network: a key of `TASKS`.
+        optimizer: `"sgd"` (with momentum) or `"adam"`.
+        structure: a sparsity in percent such as `"98"`, N:M such as `"2:4"`, or
+            `"channel"`: half of the multiplications.
+        method: as for `prune_model`; `"dense"` for none.
+        seed: of the weights and of the batches.
+        epochs: of the whole training.
+        images: training images, at most 54 000.
+        arguments: of the method.
+        prune: of `prune_model`; `factor` for a `RelativeTemperature`, a dict as
+            allocation for `GlobalMagnitude`.
+        warmup, ramp: parts of the training.
+        schedule: of `PDPScheduleCallback`.
+        pretraining: the part of the training that is dense, before a model that learns
+            from it by distillation is pruned.
+        rate: times the learning rate of the task.
+    """
+
+    network: str
+    structure: str
+    method: str
+    optimizer: str = "sgd"
+    seed: int = 0
+    epochs: int = 0
+    images: int = 54_000
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    prune: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warmup: float = 0.1
+    ramp: float = 0.5
+    schedule: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pretraining: float = 0.0
+    rate: float = 1.0
+
+    @property
+    def total_epochs(self) -> int:
+        """The task's, unless it says otherwise."""
+        return self.epochs or TASKS[self.network].epochs
+
+
+def prune(model: keras.Model, training: Training) -> keras.Model:
+    """The model, pruned as described."""
+    arguments = dict(training.prune)
+    if "factor" in arguments:
+        factor = arguments.pop("factor")
+        arguments["temperature"] = pdp_keras.RelativeTemperature(factor)
+    if isinstance(arguments.get("allocation"), dict):
+        arguments["allocation"] = pdp_keras.GlobalMagnitude(**arguments["allocation"])
+    if training.structure == "channel":
+        arguments |= {"mode": "channel", "allocation": "uniform"}
+        arguments.setdefault("sparsity", 0.5)
+    elif ":" in training.structure:
+        arguments["mode"] = training.structure
+    else:
+        arguments["sparsity"] = float(training.structure) / 100
+    method = methods.deserialize({"name": training.method, **training.arguments})
+    return pdp_keras.prune_model(model, method=method, **arguments)
+
+
+def compile_for(model: keras.Model, training: Training, epochs: float) -> None:
+    """Compiles with the task's optimizer and a cosine over so many epochs."""
+    task = TASKS[training.network]
+    steps = math.ceil(epochs * math.ceil(training.images / task.batch_size))
+    rate = keras.optimizers.schedules.CosineDecay(
+        training.rate * task.learning_rates[training.optimizer], steps
+    )
+    optimizers = {
+        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9),
+        "adam": lambda: keras.optimizers.Adam(rate),
+    }
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizers[training.optimizer](), loss, metrics=["accuracy"])
+
+
+def train(training: Training, images: data.ImageData) -> dict[str, Any]:
+    """Trains once; the figures of the stripped model."""
+    task = TASKS[training.network]
+    epochs = training.total_epochs
+    x, y = images.x_train[: training.images], images.y_train[: training.images]
+
+    def fit(model: keras.Model, epochs: int, callbacks: Any = ()) -> Any:
+        keras.utils.set_random_seed(training.seed)  # The same batches for everyone.
+        return model.fit(
+            x,
+            y,
+            batch_size=task.batch_size,
+            epochs=epochs,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+
+    keras.utils.set_random_seed(training.seed)
+    model = task.build()
+    before, start = _status("VmRSS"), time.perf_counter()
+    dense_epochs = round(training.pretraining * epochs)
+    if dense_epochs:
+        compile_for(model, training, dense_epochs)
+        fit(model, dense_epochs)
+    if training.method == "dense":
+        compile_for(model, training, epochs)
+        history = fit(model, epochs)
+    else:
+        left = epochs - dense_epochs
+        pruned = prune(model, training)
+        learner = _distilled(model, pruned) if dense_epochs else pruned
+        compile_for(learner, training, left)
+        callback = pdp_keras.PDPScheduleCallback(
+            warmup_epochs=training.warmup * left,
+            ramp_epochs=training.ramp * left,
+            **training.schedule,
+        )
+        history = fit(learner, left, [callback])
+        with warnings.catch_warnings():
+            # A learned sparsity may miss its target; the figures say so.
+            warnings.filterwarnings("ignore", message=".*before they have reached")
+            model = pdp_keras.strip_pruning(pruned)
+    seconds = time.perf_counter() - start
+    kernels = [v.numpy() for v in model.trainable_variables if len(v.shape) > 1]
+    zeros = sum(np.count_nonzero(kernel == 0) for kernel in kernels)
+    return {
+        "validation": fashion_structured.accuracy(model, images.x_val, images.y_val),
+        "test": fashion_structured.accuracy(model, images.x_test, images.y_test),
+        "sparsity": zeros / sum(kernel.size for kernel in kernels),
+        "loss": history.history["loss"][-1],
+        "macs": pdp_keras.count_macs(model),
+        "seconds": seconds,
+        "megabytes": _status("VmHWM") - before,
+    }
+
+
+def _distilled(teacher: keras.Model, student: keras.Model) -> keras.Model:
+    return keras.distillation.Distiller(
+        teacher=teacher,
+        student=student,
+        distillation_losses=keras.distillation.LogitsDistillation(temperature=2.0),
+        student_loss_weight=0.5,
+    )
+
+
+def _status(name: str) -> float:
+    """Megabytes of one line of this process's status; 0 outside Linux."""
+    path = pathlib.Path("/proc/self/status")
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = [line for line in lines if line.startswith(name + ":")]
+    return 1024 * int(found[0].split()[1]) / _MEGABYTE if found else 0.0
+
+
+def main(argv: list[str]) -> None:
+    """Prints the figures of one training as JSON, in the last line."""
+    import tensorflow as tf
+
+    # Small networks gain nothing from a second core, but two trainings do.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    training = Training(**json.loads(argv[1]))
+    images = data.load("fashion_mnist", None, validation_fraction=0.1)
+    print(json.dumps(train(training, images)))
+
+
+if __name__ == "__main__":
+    main(sys.argv)
