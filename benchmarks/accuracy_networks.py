@@ -21,12 +21,14 @@ class Task:
     Attributes:
         build: makes the network, from images `(28, 28, 1)` to 10 logits.
         epochs: of the whole training.
+        images: how many of the 54 000 training images.
         batch_size: images in a step.
         learning_rates: at the start, by the name of the optimizer; then a cosine.
     """
 
     build: Callable[[], keras.Model]
     epochs: int
+    images: int
     batch_size: int
     learning_rates: dict[str, float]
 
@@ -81,7 +83,7 @@ def mobilenet() -> keras.Model:
 
 
 TASKS = {
-    "lenet": Task(lenet, 12, 128, {"sgd": 0.1, "adam": 2e-3}),
-    "resnet": Task(resnet, 8, 128, {"sgd": 0.1, "adam": 4e-3}),
-    "mobilenet": Task(mobilenet, 8, 128, {"sgd": 0.1, "adam": 4e-3}),
+    "lenet": Task(lenet, 12, 54_000, 128, {"sgd": 0.1, "adam": 2e-3}),
+    "resnet": Task(resnet, 8, 24_000, 128, {"sgd": 0.1, "adam": 4e-3}),
+    "mobilenet": Task(mobilenet, 8, 24_000, 128, {"sgd": 0.1, "adam": 4e-3}),
 }

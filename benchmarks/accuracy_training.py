@@ -17,12 +17,11 @@ import time
 import warnings
 from typing import Any
 
-import common  # noqa: F401  # first: it finds the examples, quiets TensorFlow
+import common  # before the others: it finds the examples and quiets TensorFlow
 import data
-import fashion_structured
 import keras
 import numpy as np
-from accuracy_networks import TASKS
+from accuracy_networks import TASKS, Task
 
 import pdp_keras
 from pdp_keras import methods
@@ -41,8 +40,8 @@ class Training:
             `"channel"`: half of the multiplications.
         method: as for `prune_model`; `"dense"` for none.
         seed: of the weights and of the batches.
-        epochs: of the whole training.
-        images: training images, at most 54 000.
+        epochs: of the whole training; 0 for the task's.
+        images: training images; 0 for the task's.
         arguments: of the method.
         prune: of `prune_model`; `factor` for a `RelativeTemperature`, a dict as
             allocation for `GlobalMagnitude`.
@@ -59,7 +58,7 @@ class Training:
     optimizer: str = "sgd"
     seed: int = 0
     epochs: int = 0
-    images: int = 54_000
+    images: int = 0
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     prune: dict[str, Any] = dataclasses.field(default_factory=dict)
     warmup: float = 0.1
@@ -69,9 +68,12 @@ class Training:
     rate: float = 1.0
 
     @property
-    def total_epochs(self) -> int:
-        """The task's, unless it says otherwise."""
-        return self.epochs or TASKS[self.network].epochs
+    def task(self) -> Task:
+        """The network with what it is trained with."""
+        task = TASKS[self.network]
+        return dataclasses.replace(
+            task, epochs=self.epochs or task.epochs, images=self.images or task.images
+        )
 
 
 def prune(model: keras.Model, training: Training) -> keras.Model:
@@ -95,8 +97,8 @@ def prune(model: keras.Model, training: Training) -> keras.Model:
 
 def compile_for(model: keras.Model, training: Training, epochs: float) -> None:
     """Compiles with the task's optimizer and a cosine over so many epochs."""
-    task = TASKS[training.network]
-    steps = math.ceil(epochs * math.ceil(training.images / task.batch_size))
+    task = training.task
+    steps = math.ceil(epochs * math.ceil(task.images / task.batch_size))
     rate = keras.optimizers.schedules.CosineDecay(
         training.rate * task.learning_rates[training.optimizer], steps
     )
@@ -110,9 +112,9 @@ def compile_for(model: keras.Model, training: Training, epochs: float) -> None:
 
 def train(training: Training, images: data.ImageData) -> dict[str, Any]:
     """Trains once; the figures of the stripped model."""
-    task = TASKS[training.network]
-    epochs = training.total_epochs
-    x, y = images.x_train[: training.images], images.y_train[: training.images]
+    task = training.task
+    epochs = task.epochs
+    x, y = images.x_train[: task.images], images.y_train[: task.images]
 
     def fit(model: keras.Model, epochs: int, callbacks: Any = ()) -> Any:
         keras.utils.set_random_seed(training.seed)  # The same batches for everyone.
@@ -154,8 +156,8 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
     kernels = [v.numpy() for v in model.trainable_variables if len(v.shape) > 1]
     zeros = sum(np.count_nonzero(kernel == 0) for kernel in kernels)
     return {
-        "validation": fashion_structured.accuracy(model, images.x_val, images.y_val),
-        "test": fashion_structured.accuracy(model, images.x_test, images.y_test),
+        "validation": common.accuracy(model, images.x_val, images.y_val),
+        "test": common.accuracy(model, images.x_test, images.y_test),
         "sparsity": zeros / sum(kernel.size for kernel in kernels),
         "loss": history.history["loss"][-1],
         "macs": pdp_keras.count_macs(model),

@@ -59,6 +59,12 @@ def mean_and_std(values: list[float]) -> str:
     return f"{text} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else text
 
 
+def accuracy(model: Any, x: np.ndarray, y: np.ndarray) -> float:
+    """The fraction of images that a model gets right, in percent."""
+    logits = model.predict(x, batch_size=500, verbose=0)
+    return 100 * float(np.mean(np.argmax(logits, axis=-1) == y))
+
+
 def prune_now(model: Any) -> Any:
     """Takes a pruned model to its full targets without training it; returns it."""
     schedule = pdp_keras.PDPScheduleCallback(ramp_epochs=1)

@@ -151,12 +151,6 @@ def channel_sparsity(fraction: float = 0.5) -> float:
     return high
 
 
-def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
-    """The fraction of images that a model gets right, in percent."""
-    logits = model.predict(x, batch_size=500, verbose=0)
-    return 100 * float(np.mean(np.argmax(logits, axis=-1) == y))
-
-
 def train(
     method: Method, seed: int, budget: Budget, images: data.ImageData, sparsity: Any
 ) -> dict[str, Any]:
@@ -189,8 +183,8 @@ def train(
         model = pdp_keras.strip_pruning(model)
     kernels = [v.numpy() for v in model.trainable_variables]
     return {
-        "validation": accuracy(model, images.x_val, images.y_val),
-        "test": accuracy(model, images.x_test, images.y_test),
+        "validation": common.accuracy(model, images.x_val, images.y_val),
+        "test": common.accuracy(model, images.x_test, images.y_test),
         "macs": count_macs(model),
         "parameters": model.count_params(),
         "nonzeros": int(sum(np.count_nonzero(kernel) for kernel in kernels)),

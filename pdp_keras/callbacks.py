@@ -48,11 +48,12 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             epoch, `"step"` before every step (with `steps_per_execution`, before
             every execution). None leaves it to the method. A `schedule` always works
             by step.
-        final_temperature: from the middle of the ramp on, the temperature falls
-            geometrically to this fraction of its own value, within the length of
-            the ramp (so half of the fall comes after the ramp's end), so that the
-            mask is all but hard before it is rounded. 1 keeps the paper's constant
-            temperature.
+        final_temperature: the temperature falls geometrically to this fraction of its
+            own value, so that the mask is all but hard before it is rounded. 1 keeps
+            the paper's constant temperature. None leaves it to the method.
+        fall: when the temperature falls: begin and end, in ramps from the ramp's
+            beginning. (0.5, 1.5) begins in the middle of the ramp and ends half its
+            length after its end. None leaves it to the method.
         allocation: None keeps the one given to `prune_model`. Anything that
             `prune_model` accepts replaces it, computed from the weights at the end
             of warm-up.
@@ -87,7 +88,8 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         schedule: Callable[[int], Any] | None = None,
         ramp: str | None = None,
         update: str | None = None,
-        final_temperature: float = 0.01,
+        final_temperature: float | None = None,
+        fall: tuple[float, float] | None = None,
         allocation: Any = None,
     ) -> None:
         super().__init__()
@@ -104,7 +106,9 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         self.ramp = ramp
         self.schedule = _make_schedule(warmup_epochs, ramp_epochs, epsilon, schedule)
         self.final_temperature = final_temperature
-        TemperatureFall(0, 1, final_temperature)  # checks it before anything runs
+        self.fall = _check_fall(fall)
+        if final_temperature is not None:
+            TemperatureFall(0, 1, final_temperature)  # checks it before anything runs
         self.update = "step" if schedule is not None else update
         self._goes_by_step = self.update == "step"
         self.allocation = allocation
@@ -141,7 +145,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             model,
             method,
             self.allocation,
-            *self._phases(epochs, steps_per_epoch or 0),
+            *self._phases(method, epochs, steps_per_epoch or 0),
             epochs,
             steps_per_epoch or 0,
         )
@@ -197,7 +201,9 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         if logs is not None:
             logs["sparsity"] = self.sparsity
 
-    def _phases(self, epochs: int, steps: int) -> tuple[LinearRamp, TemperatureFall]:
+    def _phases(
+        self, method: Method, epochs: int, steps: int
+    ) -> tuple[LinearRamp, TemperatureFall]:
         """The ramp, which a schedule by step has too, and the fall of temperature."""
         ramp = self.schedule
         if isinstance(ramp, LinearRamp):
@@ -205,10 +211,13 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         else:
             begin, end = ramp.find_phases(epochs * steps - 1)
             ramp = LinearRamp(begin / steps, max(1.0, end - begin) / steps)
-        # Half of the fall lies within the ramp, so that a run that ends with its ramp
-        # is not rounded from a mask that is still wide.
-        middle = (begin + end) / 2
-        return ramp, TemperatureFall(middle, end - begin, self.final_temperature)
+        final = self.final_temperature
+        if final is None:
+            final = method.final_temperature
+        first, last = self.fall or method.fall
+        length = end - begin
+        fall = TemperatureFall(begin + first * length, (last - first) * length, final)
+        return ramp, fall
 
     def _started(self) -> _Run:
         if self._run is None:
@@ -371,6 +380,17 @@ class _Run:
         sync = getattr(self.model, "jax_state_sync", None)
         if sync is not None:
             sync()
+
+
+def _check_fall(fall: Any) -> tuple[float, float] | None:
+    if fall is None:
+        return None
+    if not (len(fall) == 2 and 0 <= fall[0] < fall[1] < math.inf):
+        raise ValueError(
+            "fall must be (begin, end) with 0 <= begin < end, in ramps. "
+            f"Received: fall={fall!r}"
+        )
+    return float(fall[0]), float(fall[1])
 
 
 def _make_schedule(

@@ -99,8 +99,9 @@ class ChannelGroup(Counted, keras.layers.Layer):
         self.mode = resolved
         self.method = methods.get(method)
         methods.require_mode(self.method, resolved)
-        methods.require_temperature(self.method, temperature)
-        self.temperature = resolved.resolve_temperature(temperature)
+        self.temperature = methods.resolve_temperature(
+            self.method, resolved, temperature
+        )
         self.deferred_allocation = allocations.get_deferred(allocation)
         self.layer_paths = list(layer_paths or ())
         self.removable = removable

@@ -17,6 +17,7 @@ import numpy as np
 from keras import tree
 
 from pdp_keras import allocation as allocations
+from pdp_keras import methods
 from pdp_keras.channel import Channel
 from pdp_keras.channel_graph import ChannelSlot, find_channels
 from pdp_keras.channel_group import ChannelGroup, Maker
@@ -89,7 +90,7 @@ class ChannelPlanner:
         self.mode = mode
         self.method = method
         self.sparsity = sparsity
-        self.temperature = mode.resolve_temperature(temperature)
+        self.temperature = methods.resolve_temperature(method, mode, temperature)
         self.deferred = allocations.is_deferred(allocation)
         self.allocation = allocation if self.deferred else "uniform"
         self._is_chosen = is_chosen

@@ -110,6 +110,14 @@ class Method(abc.ABC):
     learns_sparsity: ClassVar[bool] = False
     # Whether its mask is PDP's, with a temperature.
     is_soft: ClassVar[bool] = False
+    # Its temperature where the user gives none; None leaves that to the mode.
+    default_temperature: ClassVar[Any] = None
+    # The fraction of the temperature that is left in the end.
+    final_temperature: ClassVar[float] = 0.01
+    # When it falls: begin and end, in ramps from the ramp's beginning. Where half of
+    # the fall lies within the ramp, a run that ends with its ramp is not rounded from
+    # a mask that is still wide.
+    fall: ClassVar[tuple[float, float]] = (0.5, 1.5)
 
     def extras(self) -> dict[str, Extra]:
         """The variables that it keeps beside each kernel, by name."""

@@ -1,4 +1,4 @@
-"""`PDP`: the soft mask that the weights make themselves."""
+"""`PDP`: the soft mask that the weights make themselves; and the paper's recipe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 from keras import ops
 
 from pdp_keras.method import Method, Tensor, Weight
+from pdp_keras.temperatures import AbsoluteTemperature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,3 +35,19 @@ class PDP(Method):
     def hard_masked(self, weight: Weight) -> Tensor:
         """The weights with the smallest of them set to 0."""
         return weight.cut_smallest()
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperPDP(PDP):
+    """PDP as its paper runs it.
+
+    One temperature of 1e-4 for all weights, which stays; a straight ramp by epoch; one
+    ranking at the end of warm-up (arXiv:2305.11203, algorithm 1 and section 4).
+    """
+
+    name = "pdp_paper"
+    ramp = "linear"
+    goes_by_step = False
+    reallocates = False
+    default_temperature = AbsoluteTemperature(1e-4)
+    final_temperature = 1.0

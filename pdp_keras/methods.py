@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from pdp_keras import temperatures
 from pdp_keras.method import Method
 from pdp_keras.method_acdc import ACDC
 from pdp_keras.method_dnw import DNW
@@ -12,7 +13,7 @@ from pdp_keras.method_gmp import GMP
 from pdp_keras.method_granet import GraNet
 from pdp_keras.method_movement import Movement, SoftMovement
 from pdp_keras.method_optg import OptG
-from pdp_keras.method_pdp import PDP
+from pdp_keras.method_pdp import PDP, PaperPDP
 from pdp_keras.method_pofa import POFA
 from pdp_keras.method_rigl import RigL
 from pdp_keras.method_sr_ste import SRSTE
@@ -23,6 +24,7 @@ _METHODS: dict[str, Any] = {
     method.name: method
     for method in (
         PDP,
+        PaperPDP,
         GMP,
         DNW,
         STR,
@@ -78,8 +80,10 @@ def require_mode(method: Method, mode: Mode) -> None:
         )
 
 
-def require_temperature(method: Method, temperature: Any) -> None:
-    """Refuses a temperature that nothing would use.
+def resolve_temperature(
+    method: Method, mode: Mode, temperature: Any
+) -> temperatures.Temperature:
+    """The temperature from what the user gave (None: nothing).
 
     Raises:
         ValueError: if there is one, and the method's mask is not soft.
@@ -89,6 +93,8 @@ def require_temperature(method: Method, temperature: Any) -> None:
             "Only a soft mask has a temperature; leave it out. "
             f"Received: temperature={temperature!r}, method={method.name!r}"
         )
+    given = method.default_temperature if temperature is None else temperature
+    return mode.resolve_temperature(given)
 
 
 def serialize(method: Method) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def prune_model(
     _check_model(model, inplace)
     mode, method = modes.get(mode), methods.get(method)
     methods.require_mode(method, mode)
-    methods.require_temperature(method, temperature)
+    methods.resolve_temperature(method, mode, temperature)
     sparsity = mode.resolve_sparsity(sparsity)
     _check_allocation(allocation, mode)
     if target is not None:
@@ -183,7 +183,7 @@ class _Plan:
         self.sparsity = sparsity
         self.mode = mode
         self.method = method
-        self.temperature = mode.resolve_temperature(temperature)
+        self.temperature = methods.resolve_temperature(method, mode, temperature)
         self.deferred = mode.is_allocated and allocations.is_deferred(allocation)
         self.allocation = allocation if self.deferred else "uniform"
         chosen = [k for k, choose in zip(kernels, self.chosen, strict=True) if choose]

@@ -81,7 +81,6 @@ class PDPWrapper(MaskedLayer):
     ) -> None:
         resolved_mode, resolved_method = modes.get(mode), methods.get(method)
         methods.require_mode(resolved_method, resolved_mode)
-        methods.require_temperature(resolved_method, temperature)
         checked: Any
         if isinstance(sparsity, list | tuple) and resolved_mode.is_allocated:
             # An allocation may well prune the whole of a tiny kernel.
@@ -91,7 +90,9 @@ class PDPWrapper(MaskedLayer):
             ]
         else:
             checked = resolved_mode.resolve_sparsity(sparsity)
-        resolved_temperature = resolved_mode.resolve_temperature(temperature)
+        resolved_temperature = methods.resolve_temperature(
+            resolved_method, resolved_mode, temperature
+        )
         resolved_allocation = allocations.get_deferred(allocation)
         super().__init__(layer, **kwargs)
         self.sparsity = checked
