@@ -198,8 +198,9 @@ class PrunedWeight(Counted):
         bias = self._bias_of_outputs()
         if bias is not None:
             single = ops.cast(weights, "float32")
+            is_soft = training and self.method.is_soft
             mask = mode.output_mask(
-                single, zeros, axes, self.width if training else None
+                single, zeros, axes, self.width if is_soft else None
             )
             mask = ops.cast(ops.reshape(mask, bias.shape), bias.dtype)
             values.append((bias, bias.value * mask))
