@@ -50,7 +50,8 @@ class STR(Method):
             return kept, of_p
 
         weights = ops.cast(weight.variable.value, "float32")
-        p = ops.convert_to_tensor(weight.extras["threshold"])
+        # A tensor: TensorFlow's eager code refuses to differentiate by a variable here.
+        p = ops.cast(weight.extras["threshold"].value, "float32")
         return with_gradient(_soft_thresholded, gradient, weights, p)
 
     def hard_masked(self, weight: Weight) -> Tensor:
