@@ -167,7 +167,8 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             return
         done = run.epoch + (step + 1) / run.steps_per_epoch
         total = run.epoch * run.steps_per_epoch + step
-        moment = Moment(done, run.ramp, run.epochs, total, run.steps_per_epoch)
+        stride = run.stride_to(total)
+        moment = Moment(done, run.ramp, run.epochs, total, run.steps_per_epoch, stride)
         if isinstance(self.schedule, LinearRamp):
             run.move_to(done, moment, run.method.fraction(moment, self.ramp))
         else:
@@ -302,9 +303,16 @@ class _Run:
         # What shares the sparsity out anew while the mask changes, if anything does.
         self.moving = state.moving_allocation(model, method, allocation)
         self.ranked_at: float | None = None
+        self.moment: Moment | None = None
+
+    def stride_to(self, step: int) -> int:
+        """How many steps after the last moment this one is."""
+        last = step - 1 if self.moment is None else self.moment.step
+        return step - last if step >= last else 1
 
     def move_to(self, position: float, moment: Moment, fraction: float) -> None:
         """Sets temperature, sparsity and masks for a position in the run."""
+        self.moment = moment
         scale = self.temperature(position)
         if scale != self.scale:
             self._sync()

@@ -55,6 +55,8 @@ class Moment:
         epochs: how long the whole run is.
         step: steps before this one, in all epochs; -1 if the schedule goes by epoch.
         steps_per_epoch: 0 if the schedule goes by epoch.
+        stride: steps since the moment before: several where several run in one
+            execution, 0 where the same moment comes once more.
     """
 
     done: float
@@ -62,6 +64,18 @@ class Moment:
     epochs: int
     step: int = -1
     steps_per_epoch: int = 0
+    stride: int = 1
+
+    @property
+    def before(self) -> float:
+        """`done` of the moment before."""
+        return self.done - self.stride / (self.steps_per_epoch or 1)
+
+    def passes(self, frequency: int) -> bool:
+        """Whether a multiple of so many steps has come since; by epoch always."""
+        if self.step < 0:
+            return True
+        return self.step // frequency > (self.step - self.stride) // frequency
 
     @property
     def progress(self) -> float:

@@ -43,10 +43,10 @@ class ACDC(StoredMask):
 
     def is_due(self, moment: Moment) -> bool:
         """At the beginning of a phase."""
-        step = 1 / (moment.steps_per_epoch or 1)
-        before = dataclasses.replace(moment, done=max(0.0, moment.done - step))
+        before = dataclasses.replace(moment, done=moment.before)
         marks = _COMPRESSED + _DENSE
-        return moment.step <= 0 or _begun(marks, moment) != _begun(marks, before)
+        is_first = moment.before <= 0
+        return is_first or _begun(marks, moment) != _begun(marks, before)
 
     def update(
         self, weights: Sequence[Any], moment: Moment, optimizer: Any = None

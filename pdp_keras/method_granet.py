@@ -43,9 +43,8 @@ class GraNet(Regrowing):
 
     def is_due(self, moment: Moment) -> bool:
         """Every `frequency` steps, and at the one that ends the ramp."""
-        before = moment.done - 1 / (moment.steps_per_epoch or 1)
-        ends = moment.ramp(before) < 1 <= moment.ramp(moment.done)
-        return ends or moment.step % self.frequency == 0
+        ends = moment.ramp(moment.before) < 1 <= moment.ramp(moment.done)
+        return ends or moment.passes(self.frequency)
 
     def rankings(self, weights: Sequence[Any]) -> list[np.ndarray]:
         """The magnitudes; what is pruned already ranks least."""

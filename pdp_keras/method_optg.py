@@ -53,7 +53,7 @@ class OptG(LearnedScores):
 
     def is_due(self, moment: Moment) -> bool:
         """Once an epoch."""
-        return not moment.steps_per_epoch or moment.step % moment.steps_per_epoch == 0
+        return moment.passes(moment.steps_per_epoch)
 
     def rankings(self, weights: Sequence[Any]) -> list[np.ndarray]:
         """The scores, moved so that the least of the model is 0."""

@@ -36,9 +36,9 @@ class POFA(StoredMask):
 
     def is_due(self, moment: Moment) -> bool:
         """Every `frequency` steps of the ramp, and at its end."""
-        before = moment.ramp(moment.done - 1 / (moment.steps_per_epoch or 1))
-        now = moment.ramp(moment.done)
-        return before < 1 and (now >= 1 or moment.step % self.frequency == 0)
+        ends = moment.ramp(moment.done) >= 1
+        is_over = moment.ramp(moment.before) >= 1
+        return not is_over and (ends or moment.passes(self.frequency))
 
     def update(
         self, weights: Sequence[Any], moment: Moment, optimizer: Any = None

@@ -81,9 +81,9 @@ class RigL(Regrowing):
 
     def is_due(self, moment: Moment) -> bool:
         """At the first step, and every `frequency` steps until `until`."""
-        if moment.step <= 0:
-            return True
-        return moment.step % self.frequency == 0 and moment.progress < self.until
+        is_first = moment.before <= 0
+        is_on = moment.progress < self.until
+        return is_first or (is_on and moment.passes(self.frequency))
 
     def update(
         self, weights: Sequence[Any], moment: Moment, optimizer: Any = None
@@ -97,7 +97,7 @@ class RigL(Regrowing):
             if mask.all():
                 drawn = random.random(mask.shape)
                 weight.extras["mask"].assign(~smallest(drawn, zeros))
-            elif moment.step > 0:
+            elif moment.step != 0:
                 exchange(
                     weight, int(0.5 * self.exchanged * turn * mask.sum()), optimizer
                 )
