@@ -177,7 +177,9 @@ class PDPScheduleCallback(keras.callbacks.Callback):
     @property
     def sparsity(self) -> float:
         """The fraction pruned now, of all weights (or channels) that can be."""
-        return state.current_sparsity(self._started().parts)
+        run = self._started()
+        run.count_learned()
+        return state.current_sparsity(run.parts)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Called by Keras."""
@@ -310,6 +312,11 @@ class _Run:
         last = step - 1 if self.moment is None else self.moment.step
         return step - last if step >= last else 1
 
+    def count_learned(self) -> None:
+        """Has a method that learns its sparsity count what the last step made of it."""
+        if self.method.learns_sparsity and self.moment is not None:
+            self._update(self.moment)
+
     def move_to(self, position: float, moment: Moment, fraction: float) -> None:
         """Sets temperature, sparsity and masks for a position in the run."""
         self.moment = moment
@@ -324,10 +331,12 @@ class _Run:
         if fraction > 0 or self.method.may_fall:
             self._set_fraction(fraction, moment)
         if type(self.method).update is not Method.update:
-            self._sync()
-            self.method.update(
-                self.parts, moment, getattr(self.model, "optimizer", None)
-            )
+            self._update(moment)
+
+    def _update(self, moment: Moment) -> None:
+        self._sync()
+        optimizer = getattr(self.model, "optimizer", None)
+        self.method.update(self.parts, moment, optimizer)
 
     def _set_fraction(self, fraction: float, moment: Moment) -> None:
         """Prunes this fraction of every target; never less than before."""
