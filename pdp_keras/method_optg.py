@@ -47,9 +47,14 @@ class OptG(LearnedScores):
         }
 
     def fraction(self, moment: Moment, shape: str | None = None) -> float:
-        """The sigmoid; 1 in the last tenth. Warm-up and ramp are not used."""
+        """The sigmoid; 1 in the last tenth, or the last epoch if that is longer.
+
+        Warm-up and ramp are not used.
+        """
         del shape
-        return 1.0 if moment.progress > 0.9 else self._rate(moment)
+        # Masks are made once an epoch, so that the last epoch has the last mask.
+        last = min(0.9 * moment.epochs, moment.epochs - 1)
+        return 1.0 if moment.done > last else self._rate(moment)
 
     def is_due(self, moment: Moment) -> bool:
         """Once an epoch."""
