@@ -11,9 +11,9 @@ import numpy as np
 
 from pdp_keras.method import Moment
 from pdp_keras.method_rigl import Regrowing, exchange
-from pdp_keras.pruned_weight import read, read_integer
+from pdp_keras.pruned_weight import read_integer
 from pdp_keras.schedules import RAMPS
-from pdp_keras.stored_mask import smallest
+from pdp_keras.stored_mask import kept_magnitudes, smallest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GraNet(Regrowing):
 
     def rankings(self, weights: Sequence[Any]) -> list[np.ndarray]:
         """The magnitudes; what is pruned already ranks least."""
-        return [_magnitudes(weight) for weight in weights]
+        return [kept_magnitudes(weight) for weight in weights]
 
     def update(
         self, weights: Sequence[Any], moment: Moment, optimizer: Any = None
@@ -60,12 +60,7 @@ class GraNet(Regrowing):
         )
         for weight in weights:
             zeros = read_integer(weight.zeros)
-            mask = ~smallest(_magnitudes(weight), zeros)
+            mask = ~smallest(kept_magnitudes(weight), zeros)
             weight.extras["mask"].assign(mask)
             if zeros and 0 < RAMPS["linear"](position) < 1:
                 exchange(weight, int(rate * mask.sum()), optimizer)
-
-
-def _magnitudes(weight: Any) -> np.ndarray:
-    mask = read(weight.extras["mask"])
-    return np.where(mask, np.abs(read(weight.variable)), 0)

@@ -6,11 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from pdp_keras.method import Moment
-from pdp_keras.pruned_weight import read, read_integer
-from pdp_keras.stored_mask import StoredMask, smallest
+from pdp_keras.pruned_weight import read_integer
+from pdp_keras.stored_mask import StoredMask, kept_magnitudes, smallest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,5 @@ class POFA(StoredMask):
         """Prunes the smallest."""
         del moment, optimizer
         for weight in weights:
-            mask = read(weight.extras["mask"])
-            ranks = np.where(mask, np.abs(read(weight.variable)), 0)
-            pruned = smallest(ranks, read_integer(weight.zeros))
+            pruned = smallest(kept_magnitudes(weight), read_integer(weight.zeros))
             weight.extras["mask"].assign(~pruned)

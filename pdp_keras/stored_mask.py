@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from pdp_keras.method import Extra, Method, Tensor, Weight
+from pdp_keras.pruned_weight import read
 
 
 class StoredMask(Method):
@@ -34,6 +35,17 @@ class StoredMask(Method):
     def hard_masked(self, weight: Weight) -> Tensor:
         """The same."""
         return self.masked(weight)
+
+
+def kept_magnitudes(weight: Any) -> np.ndarray:
+    """|w| where the mask of a weight keeps it; what is pruned ranks below all of it.
+
+    Also below a kept 0, as a new weight is until it has learned: or else the pruned one
+    would come back in its place, with the value that it once had.
+    """
+    values = np.abs(read(weight.variable)).astype("float32")
+    least = np.finfo("float32").tiny
+    return np.where(read(weight.extras["mask"]), np.maximum(values, least), 0)
 
 
 def smallest(ranks: np.ndarray, count: int) -> np.ndarray:
