@@ -65,11 +65,32 @@ def forget_momentum(optimizer: Any, variable: Any, where: np.ndarray) -> None:
     """
     if optimizer is None or not where.any():
         return
-    # Keras names an optimizer's variable after the one that it belongs to.
-    prefix = variable.path.replace("/", "_")
+    for slot in _slots(optimizer, variable):
+        values = np.array(ops.convert_to_numpy(slot))
+        values[where] = 0
+        slot.assign(values)
+
+
+def _slots(optimizer: Any, variable: Any) -> list[Any]:
+    """What an optimizer keeps for a variable of the model, of its shape."""
+    owners = getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
+    # Parts of a loaded model may have layers of one name: they are told apart by order.
+    namesakes = [v for v in owners if _flat_name(v) == _flat_name(variable)]
+    positions = [i for i, v in enumerate(namesakes) if v is variable]
+    if not positions:
+        return []
+    # Keras names what it keeps after the variable, "w_momentum" after "w"; but
+    # "w_2_momentum" after "w_2".
+    start = f"{_flat_name(variable)}_"
+    longer = tuple(f"{n}_" for n in map(_flat_name, owners) if n.startswith(start))
+    found: dict[str, list[Any]] = {}
     for slot in optimizer.variables:
-        own_name = slot.path.rpartition("/")[2]
-        if own_name.startswith(prefix) and tuple(slot.shape) == tuple(variable.shape):
-            values = np.array(ops.convert_to_numpy(slot))
-            values[where] = 0
-            slot.assign(values)
+        name = slot.path.rpartition("/")[2]
+        if name.startswith(start) and not name.startswith(longer):
+            found.setdefault(name, []).append(slot)
+    own = [slots[positions[0]] for slots in found.values()]
+    return [slot for slot in own if tuple(slot.shape) == tuple(variable.shape)]
+
+
+def _flat_name(variable: Any) -> str:
+    return str(variable.path).replace("/", "_")
