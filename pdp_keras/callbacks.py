@@ -296,7 +296,7 @@ class _Run:
         # Read when they are first needed: `BackupAndRestore` may still restore them
         # when the run has already been started.
         self.zeros: list[int] = []
-        self.targets: list[float] = []
+        self.targets: list[int] = []
         # One scale a wrapper or group, which its weights share.
         self.scales = {
             id(part.temperature_scale): part.temperature_scale for part in self.parts
@@ -304,7 +304,9 @@ class _Run:
         self.scale = math.nan  # unlike any, so that the first one is set
         # What shares the sparsity out anew while the mask changes, if anything does.
         self.moving = state.moving_allocation(model, method, allocation)
-        self.ranked_at: float | None = None
+        # The fraction at which the last ranking was made, and what it gave to each.
+        self.ranked: tuple[float, list[int]] = (0.0, [0] * len(self.parts))
+        self.ranked_at: int | None = None
         self.moment: Moment | None = None
 
     def stride_to(self, step: int) -> int:
@@ -340,19 +342,25 @@ class _Run:
 
     def _set_fraction(self, fraction: float, moment: Moment) -> None:
         """Prunes this fraction of every target; never less than before."""
-        if not self.targets:
+        if not self.zeros:
             self._sync()
             self.zeros = [read_integer(part.zeros) for part in self.parts]
+        # Not before something is to go: a dense phase may still train the weights.
+        if not self.targets and fraction > 0:
             self.targets = self._fix_targets()
         if self.method.learns_sparsity:
             return
-        if self.moving is not None and fraction > 0 and self._must_rank(moment):
+        if (
+            self.moving is not None
+            and fraction > 0
+            and self._must_rank(moment, fraction)
+        ):
             self._rank(fraction)
-            self.ranked_at = math.inf if fraction == 1 else moment.step
+            self.ranked_at = moment.step
         may_fall = self.method.may_fall or self.moving is not None
         counts = [
-            max(0 if may_fall else now, allocations.count_zeros(fraction, target))
-            for now, target in zip(self.zeros, self.targets, strict=True)
+            max(0 if may_fall else now, count)
+            for now, count in zip(self.zeros, self._counts(fraction), strict=True)
         ]
         if counts == self.zeros:
             return
@@ -362,10 +370,25 @@ class _Run:
                 part.zeros.assign(count)
         self.zeros = counts
 
-    def _must_rank(self, moment: Moment) -> bool:
-        if self.method.reallocates or moment.step < 0 or self.ranked_at is None:
+    def _counts(self, fraction: float) -> list[int]:
+        """The zeros of each: from the last ranking in a straight line to the target."""
+        if fraction == 0:
+            return [0] * len(self.parts)
+        begin, counts = self.ranked
+        share = 1.0 if begin == 1 else (fraction - begin) / (1 - begin)
+        return [
+            allocations.count_zeros(1.0, count + share * (target - count))
+            for count, target in zip(counts, self.targets, strict=True)
+        ]
+
+    def _must_rank(self, moment: Moment, fraction: float) -> bool:
+        if self.method.reallocates:
             return True
-        return moment.step - self.ranked_at >= _STEPS_OF_A_RANKING
+        if self.ranked_at is None:  # unless a run before this one has ended it
+            return fraction < 1 or self.zeros != self.targets
+        if fraction == 1:  # for the last time
+            return self.ranked[0] < 1
+        return moment.step < 0 or moment.step - self.ranked_at >= _STEPS_OF_A_RANKING
 
     def _rank(self, fraction: float) -> None:
         """Shares the sparsity of this fraction out by what the weights are now."""
@@ -378,16 +401,16 @@ class _Run:
             )
         ]
         sparsity = state.requested_sparsity(self.model)
-        for part, zeros in zip(self.parts, self.moving(infos, sparsity), strict=True):
-            part.target_zeros.assign(part.limit_zeros(zeros))
-        counts = self.moving(infos, fraction * sparsity)
-        # Until the next ranking all grow in proportion.
-        self.targets = [
-            part.limit_zeros(zeros) / fraction
-            for part, zeros in zip(self.parts, counts, strict=True)
-        ]
+        self.targets = self._limited(self.moving(infos, sparsity))
+        for part, zeros in zip(self.parts, self.targets, strict=True):
+            part.target_zeros.assign(zeros)
+        self.ranked = fraction, self._limited(self.moving(infos, fraction * sparsity))
 
-    def _fix_targets(self) -> list[float]:
+    def _limited(self, counts: list[int]) -> list[int]:
+        pairs = zip(self.parts, counts, strict=True)
+        return [part.limit_zeros(zeros) for part, zeros in pairs]
+
+    def _fix_targets(self) -> list[int]:
         # Once something is pruned the targets stand, also in a resumed run.
         state.fix_targets(self.model, None if any(self.zeros) else self.allocation)
         return [read_integer(part.target_zeros) for part in self.parts]
