@@ -24,7 +24,7 @@ import common
 import numpy as np
 from absl import app, flags
 from accuracy_networks import TASKS
-from accuracy_recipes import RECIPES, Recipe
+from accuracy_recipes import RECIPES, UNSTRUCTURED, Recipe
 from accuracy_runs import Results, Row, run_all
 from accuracy_training import Training
 
@@ -37,6 +37,7 @@ _STRUCTURES = flags.DEFINE_list(
 )
 _METHODS = flags.DEFINE_list("methods", None, "Which methods; by default all.")
 _PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Train nothing.")
+_PLOT = flags.DEFINE_string("plot", None, "File for a picture of the tables.")
 _OUTPUT = flags.DEFINE_string(
     "output", "benchmarks/results/accuracy.csv", "Results file, added to."
 )
@@ -156,6 +157,40 @@ def print_tables(results: Results) -> None:
             )
 
 
+def plot_tables(results: Results, path: pathlib.Path) -> None:
+    """Test accuracy over density, an axis a network and a line a method."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    levels = [s for s in _STRUCTURES.value if kind_of(s) == "unstructured"]
+    figure, axes = plt.subplots(
+        1, len(_NETWORKS.value), figsize=(5 * len(_NETWORKS.value), 4), squeeze=False
+    )
+    for axis, network in zip(axes[0], _NETWORKS.value, strict=True):
+        for name in _METHODS.value or UNSTRUCTURED:
+            cells = {s: rows_of(network, s, name, results) for s in levels}
+            tests = {s: [row["test"] for row in rows] for s, rows in cells.items()}
+            known = [s for s in levels if tests[s]]
+            axis.errorbar(
+                [100 - float(s) for s in known],
+                [np.mean(tests[s]) for s in known],
+                [np.std(tests[s]) for s in known],
+                label=name,
+                linewidth=2.5 if name == "pdp" else 1,
+                marker="o",
+                markersize=3,
+            )
+        axis.set(title=network, xlabel="weights left, percent", xscale="log")
+        axis.invert_xaxis()
+    axes[0, 0].set_ylabel("test accuracy, percent")
+    axes[0, -1].legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def rows_of(network: str, structure: str, name: str, results: Results) -> list[Row]:
     """The finished trainings of a cell."""
     if name not in RECIPES[kind_of(structure)]:
@@ -194,6 +229,8 @@ def main(argv: list[str]) -> None:
                 trainings = list(pool.map(lambda cell: final(*cell), cells))
             run_all([one for cell in trainings for one in cell], results, _JOBS.value)
     print_tables(results)
+    if _PLOT.value:
+        plot_tables(results, pathlib.Path(_PLOT.value).expanduser())
 
 
 if __name__ == "__main__":
