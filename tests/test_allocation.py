@@ -174,6 +174,14 @@ def test_global_tells_float64_neighbours_of_float32_apart():
     assert GlobalMagnitude(1.0)(weights([near], [1]), 0.5) == [0, 1]
 
 
+def test_whether_a_ranking_moves_is_left_open_and_changes_no_single_one():
+    assert GlobalMagnitude().moving is None
+    kinds = [GlobalMagnitude(moving=moving) for moving in (None, True, False)]
+    assert len(set(kinds)) == 3
+    tensors = [[1, 4, 6], [2, 3, 5]]
+    assert [kind(weights(*tensors), 0.5) for kind in kinds] == [[1, 2]] * 3
+
+
 @pytest.mark.parametrize(
     ("sizes", "sparsity", "zeros"),
     (
@@ -363,6 +371,11 @@ DEFERRED = {
     "global": ("global", GlobalMagnitude()),
     "object": (GlobalMagnitude(0.5), GlobalMagnitude(0.5)),
     "config": ({"max_sparsity": 0.5}, GlobalMagnitude(0.5)),
+    "moving": (GlobalMagnitude(moving=True), GlobalMagnitude(0.99, True)),
+    "moving config": (
+        {"max_sparsity": 0.5, "moving": False},
+        GlobalMagnitude(0.5, moving=False),
+    ),
 }
 
 

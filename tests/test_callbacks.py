@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pdp_keras import PDPScheduleCallback, prune_model, sparsity_report, state
+from pdp_keras import (
+    GlobalMagnitude,
+    PDPScheduleCallback,
+    PDPWrapper,
+    methods,
+    prune_model,
+    sparsity_report,
+    state,
+)
 
 X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
 Y = np.tanh(X[:, :3])
@@ -386,8 +394,15 @@ print(same)
         ({"epsilon": 0}, "Received: epsilon=0"),
         ({"epsilon": 1.5}, "Received: epsilon=1.5"),
         ({"ramp_epochs": 2, "update": "batch"}, "Received: update='batch'"),
+        (
+            {"ramp_epochs": 2, "ramp": "square"},
+            r"one of \['cubic', 'linear'\]\. Received: ramp='square'",
+        ),
         ({"ramp_epochs": 2, "allocation": "best"}, "Received: allocation='best'"),
         ({"ramp_epochs": 2, "final_temperature": 0}, "Received: final_temperature=0"),
+        ({"ramp_epochs": 2, "fall": (1, 0.5)}, r"Received: fall=\(1, 0\.5\)"),
+        ({"ramp_epochs": 2, "fall": (-1, 0.5)}, r"Received: fall=\(-1, 0\.5\)"),
+        ({"ramp_epochs": 2, "fall": (1,)}, r"0 <= begin < end.*fall=\(1,\)"),
         ({"schedule": float, "warmup_epochs": 1}, "a schedule starts by itself"),
     ],
 )
@@ -535,3 +550,252 @@ def test_an_allocation_of_the_callback_for_channels():
     counts = {g.label: int(g.zeros.numpy()) for g in state.channel_groups(model)}
     assert counts == {"stem": 2, "nested/hidden": 9}
     assert schedule.sparsity == 11 / 20
+
+
+def zeros_of_each_call(model, epochs, steps=4, **arguments):
+    """Of the first weight, in a loop that trains nothing."""
+    schedule = PDPScheduleCallback(**arguments)
+    schedule.start(model, epochs=epochs, steps_per_epoch=steps)
+    seen = []
+    for epoch in range(epochs):
+        schedule.start_epoch(epoch)
+        for step in range(steps or 1):
+            schedule.start_step(step)
+            seen.append(zeros(model)[0])
+    return seen
+
+
+# id: method, ramp, zeros of 60 after each of 4 epochs of the ramp
+SHAPES = {
+    "pdp": ("pdp", None, [15, 30, 45, 60]),
+    "pdp, cubic": ("pdp", "cubic", [35, 52, 59, 60]),
+    "gmp": ("gmp", None, [35, 52, 59, 60]),
+    "gmp, linear": ("gmp", "linear", [15, 30, 45, 60]),
+    "dnw": ("dnw", None, [60, 60, 60, 60]),
+    "dnw, linear": ("dnw", "linear", [15, 30, 45, 60]),
+    "rigl, always all": ("rigl", "linear", [60, 60, 60, 60]),
+}
+
+
+@pytest.mark.parametrize(("method", "ramp", "expected"), SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("update", ["epoch", "step"])
+def test_the_shape_of_the_ramp(method, ramp, expected, update):
+    model = compiled(allocation="uniform", method=method)
+    seen = zeros_of_each_call(model, 4, ramp_epochs=4, ramp=ramp, update=update)
+    assert seen[3::4] == expected
+
+
+def test_update_is_left_to_the_method():
+    changes = {}
+    for name in ("pdp", "gmp"):
+        model = compiled(method=name, allocation="uniform")
+        seen = zeros_of_each_call(model, 4, ramp_epochs=4, ramp="linear")
+        changes[name] = len(set(seen))
+    # PDP goes by epoch, as in the paper.
+    assert changes == {"pdp": 4, "gmp": 16}
+
+
+@pytest.mark.parametrize("method", ["gmp", "granet", "pofa", "rigl", "acdc", "optg"])
+def test_without_a_number_of_steps_it_goes_by_epoch(method):
+    """As in a `fit` with a generator."""
+    model = compiled(method=method)
+    zeros_of_each_call(model, 4, None, ramp_epochs=2)
+    assert sum(zeros(model)) == 90
+    model = compiled(method=method)
+    schedule = PDPScheduleCallback(ramp_epochs=2, update="step")
+    with pytest.raises(ValueError, match="Received: steps_per_epoch=None"):
+        schedule.start(model, epochs=4)
+
+
+# id: method, arguments, what is left of the temperature in each of 6 epochs
+FALLS = {
+    "about the end of the ramp": ("pdp", {}, [1, 1, 0.1**0.5, 0.1, 0.1**1.5, 0.01]),
+    "within the ramp": (
+        "pdp",
+        {"fall": (0, 1)},
+        [0.1**0.5, 0.1, 0.1**1.5, 0.01, 0.01, 0.01],
+    ),
+    "after the ramp": ("pdp", {"fall": (1, 1.5)}, [1, 1, 1, 1, 0.1, 0.01]),
+    "not that far": (
+        "pdp",
+        {"fall": (1, 1.5), "final_temperature": 0.25},
+        [1, 1, 1, 1, 0.5, 0.25],
+    ),
+    "the paper's stays": ("pdp_paper", {}, [1] * 6),
+    "the paper's, falling": (
+        "pdp_paper",
+        {"final_temperature": 0.01},
+        [1, 1, 0.1**0.5, 0.1, 0.1**1.5, 0.01],
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "arguments", "left"), FALLS.values(), ids=FALLS)
+def test_when_the_temperature_falls(method, arguments, left):
+    model = compiled(method=method)
+    schedule = PDPScheduleCallback(ramp_epochs=4, **arguments)
+    schedule.start(model, epochs=6)
+    found = []
+    for epoch in range(6):
+        schedule.start_epoch(epoch)
+        weights = state.pruned_weights(model)
+        found.append(float(weights[0].temperature_scale.numpy()))
+    np.testing.assert_allclose(found, left, rtol=1e-6)
+
+
+MOVE_THEMSELVES = {"optg", "acdc", "granet"}
+MOVING_ONE, FIXED_ONE = GlobalMagnitude(0.8, moving=True), GlobalMagnitude(moving=False)
+# id: the model's own allocation, the callback's, the ranking that moves; "open" is the
+# model's own where the method moves it
+RANKINGS = {
+    "open": (GlobalMagnitude(0.9), None, "open"),
+    "moving": (MOVING_ONE, None, MOVING_ONE),
+    "fixed": (FIXED_ONE, None, None),
+    "uniform": ("uniform", None, None),
+    "the callback's": ("uniform", MOVING_ONE, MOVING_ONE),
+    "the callback's goes before": (FIXED_ONE, MOVING_ONE, MOVING_ONE),
+    "the callback's is none": (MOVING_ONE, "erk", None),
+    "the callback's is a mapping": (MOVING_ONE, {"first": 0.5, "last": 0.1}, None),
+}
+
+
+@pytest.mark.parametrize(("own", "given", "expected"), RANKINGS.values(), ids=RANKINGS)
+def test_a_method_decides_on_rankings_where_the_user_leaves_it_open(
+    own, given, expected
+):
+    model = prune_model(models.mlp(), allocation=own)
+    for name in methods._METHODS:
+        method, ranking = methods.get(name), expected
+        if expected == "open":
+            ranking = own if name in MOVE_THEMSELVES else None
+        if method.learns_sparsity:  # nothing is shared out
+            ranking = None
+        assert state.moving_allocation(model, method, given) == ranking, name
+
+
+# id: method, moving, whether the ranking is made anew
+MOVING = {
+    "gmp, moving": ("gmp", True, True),
+    "gmp, once": ("gmp", False, False),
+    "gmp, as it is": ("gmp", None, False),
+    "pdp, moving": ("pdp", True, True),
+    "pdp, as it is": ("pdp", None, False),
+    "dnw, moving": ("dnw", True, False),  # all goes at once
+}
+
+
+@pytest.mark.parametrize(("method", "moving", "anew"), MOVING.values(), ids=MOVING)
+@pytest.mark.parametrize("update", ["epoch", "step"])
+def test_a_layer_that_shrinks_gets_more_zeros_if_the_ranking_moves(
+    method, moving, anew, update
+):
+    model = compiled(0.5, method=method, allocation=GlobalMagnitude(moving=moving))
+    first, last = state.pruned_weights(model)
+    last.variable.assign(np.full((20, 3), 0.5))
+    first.variable.assign(np.linspace(0.1, 1, 120).reshape(6, 20))
+    schedule = PDPScheduleCallback(ramp_epochs=3, update=update)
+    schedule.start(model, epochs=4, steps_per_epoch=4)
+
+    def train(epoch):
+        schedule.start_epoch(epoch)
+        for step in range(4):
+            schedule.start_step(step)
+
+    train(0)
+    train(1)
+    # Till now 53 of the first are below all of the last.
+    last.variable.assign(np.full((20, 3), 0.01))
+    train(2)
+    train(3)
+    assert sum(zeros(model)) == 90
+    # At most 99 % of a layer goes.
+    assert zeros(model) == ([31, 59] if anew else [53, 37])
+    targets = [int(weight.target_zeros.numpy()) for weight in (first, last)]
+    assert targets == zeros(model)
+
+
+@pytest.mark.parametrize("update", ["epoch", "step"])
+@pytest.mark.parametrize("ramp", ["linear", "cubic"])
+def test_a_moving_ranking_keeps_to_the_ramp_between_two_rankings(ramp, update):
+    """A layer that is all but pruned at first cannot grow in proportion."""
+    model = compiled(0.7, method="gmp", allocation=GlobalMagnitude(moving=True))
+    first, last = state.pruned_weights(model)
+    first.variable.assign(np.linspace(1, 2, 120).reshape(6, 20))
+    last.variable.assign(np.linspace(0.1, 0.2, 60).reshape(20, 3))
+    schedule = PDPScheduleCallback(ramp_epochs=3, ramp=ramp, update=update)
+    schedule.start(model, epochs=4, steps_per_epoch=4)
+    seen = []
+    for epoch in range(4):
+        schedule.start_epoch(epoch)
+        for step in range(4):
+            schedule.start_step(step)
+            done = epoch + 1 if update == "epoch" else epoch + (step + 1) / 4
+            part = min(1, done / 3)
+            fraction = part if ramp == "linear" else 1 - (1 - part) ** 3
+            assert sum(zeros(model)) == pytest.approx(126 * fraction, abs=1.01)
+            seen.append(zeros(model))
+            assert seen[-1][1] <= 59
+    assert seen == sorted(seen) and seen[-1] == [67, 59]
+
+
+def test_the_ranking_of_weights_that_trained_densely():
+    """AC/DC prunes nothing in a tenth of the run: it is ranked after that."""
+    allocation = GlobalMagnitude(max_sparsity=1.0, moving=False)
+    model = compiled(0.5, method="acdc", allocation=allocation)
+    first, last = state.pruned_weights(model)
+    schedule = PDPScheduleCallback(ramp_epochs=1)
+    schedule.start(model, epochs=20, steps_per_epoch=1)
+    schedule.start_epoch(0)
+    schedule.start_epoch(1)
+    assert zeros(model) == [0, 0]
+    first.variable.assign(np.ones((6, 20)))
+    last.variable.assign(np.full((20, 3), 0.5))
+    schedule.start_epoch(2)
+    assert zeros(model) == [30, 60]
+    schedule.start_epoch(3)
+    assert zeros(model) == [0, 0]
+
+
+def test_a_learned_sparsity_is_counted_when_it_is_asked_for():
+    """Also what the last step has made of it."""
+    model = compiled(method=methods.STR(initial=0.0))
+    schedule = PDPScheduleCallback(ramp_epochs=1)
+    schedule.start(model, epochs=2, steps_per_epoch=4)
+    schedule.start_epoch(0)
+    for weight in state.pruned_weights(model):
+        values = np.ones(weight.variable.shape)
+        values[0] = 0.25
+        weight.variable.assign(values)
+    assert schedule.sparsity == (20 + 3) / 180
+
+
+def test_all_layers_have_one_method():
+    inputs = keras.Input((6,))
+    first = PDPWrapper(keras.layers.Dense(4), 0.5, method="gmp")
+    last = PDPWrapper(keras.layers.Dense(4), 0.5, method=methods.RigL(seed=3))
+    model = keras.Model(inputs, last(first(inputs)))
+    message = r"by one method\. Received: \['GMP\(\)', 'RigL\(.*seed=3\)'\]$"
+    with pytest.raises(ValueError, match=message):
+        PDPScheduleCallback(ramp_epochs=1).start(model, epochs=2, steps_per_epoch=4)
+    parts = state.pruned_weights(model)
+    with pytest.raises(ValueError, match=message):
+        state.common_method(parts)
+    assert state.common_method(parts[:1]) == methods.GMP()
+    # Two layers whose methods are equal have one.
+    twins = [
+        PDPWrapper(keras.layers.Dense(4), 0.5, method=methods.RigL(seed=3))
+        for _ in range(2)
+    ]
+    model = keras.Model(inputs, twins[1](twins[0](inputs)))
+    assert state.common_method(state.pruned_weights(model)) == methods.RigL(seed=3)
+
+
+def test_methods_of_one_model_differ_in_their_arguments_too():
+    inputs = keras.Input((6,))
+    wrapped = [
+        PDPWrapper(keras.layers.Dense(4), 0.5, method=methods.RigL(seed=seed))
+        for seed in (0, 1)
+    ]
+    model = keras.Model(inputs, wrapped[1](wrapped[0](inputs)))
+    with pytest.raises(ValueError, match="must be pruned by one method"):
+        PDPScheduleCallback(ramp_epochs=1).start(model, epochs=2)

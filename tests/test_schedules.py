@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from pdp_keras import schedules
 from pdp_keras.schedules import LinearRamp, StepSchedule, TemperatureFall
 
 
@@ -157,6 +158,26 @@ def test_a_schedule_must_be_callable():
 def test_find_phases(schedule, last, begin, end):
     """The first step that prunes, and the first at the full target."""
     assert StepSchedule(schedule).find_phases(last) == (begin, end)
+
+
+# {position: fraction}
+SHAPES = {
+    "linear": {0: 0, 0.25: 0.25, 0.5: 0.5, 1: 1},
+    "cubic": {0: 0, 0.25: 0.578125, 0.5: 0.875, 0.75: 0.984375, 1: 1},
+}
+
+
+def test_shapes_of_a_ramp():
+    assert schedules.RAMPS.keys() == SHAPES.keys()
+    for name, table in SHAPES.items():
+        assert {p: schedules.RAMPS[name](p) for p in table} == table, name
+
+
+@pytest.mark.parametrize("name", schedules.RAMPS)
+def test_every_shape_rises_from_0_to_1(name):
+    fractions = [schedules.RAMPS[name](p) for p in np.linspace(0, 1, 101)]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0, 1)
 
 
 # id: begin, length, final, {position: fraction of the temperature}
