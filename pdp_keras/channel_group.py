@@ -20,7 +20,8 @@ from keras.src.backend.common import global_state
 from pdp_keras import allocation as allocations
 from pdp_keras import methods, modes, temperatures
 from pdp_keras.channel import Channel, safe_sqrt
-from pdp_keras.method import Method
+from pdp_keras.channel_gradient import sum_by_unit
+from pdp_keras.method import Extra, Method
 from pdp_keras.pruned_weight import UNSET, Counted, read, read_integer
 
 Tensor = Any
@@ -35,11 +36,41 @@ class Maker:
         variable: the kernel.
         axis: the axis that runs over channels.
         unit_of: for every place along it the unit of the group, -1 for none.
+        order: the layer's place in the order of the graph.
     """
 
     path: str
     variable: Any
     axis: int
+    unit_of: np.ndarray
+    order: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader(Maker):
+    """A kernel that sums over channels of a group.
+
+    Attributes:
+        makes: the groups whose channels it makes in turn, and where in it they lie.
+    """
+
+    makes: tuple[tuple[ChannelGroup, Maker], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gate:
+    """A BatchNormalization in front of a ReLU, which may shut channels of a group.
+
+    Attributes:
+        path: path of the layer, and the name of its shift.
+        shift: the variable beta.
+        scale: the variable gamma; None where it is 1.
+        unit_of: for every channel the unit of the group, -1 for none.
+    """
+
+    path: str
+    shift: Any
+    scale: Any
     unit_of: np.ndarray
 
 
@@ -65,6 +96,8 @@ class ChannelGroup(Counted, keras.layers.Layer):
         allocation: the deferred allocation, or `"uniform"`.
         layer_paths: paths of all layers that make or read the channels.
         removable: whether stripping removes them; otherwise they stay as zeros.
+        gates: how many BatchNormalizations may shut its channels; 0 where the method
+            does not ask.
     """
 
     # Walks that look for kernels and weights of the user's pass through it.
@@ -84,6 +117,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
         allocation: Any = "uniform",
         layer_paths: list[str] | None = None,
         removable: bool = True,
+        gates: int = 0,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", re.sub(r"[^\w.-]", ".", label))
@@ -105,12 +139,16 @@ class ChannelGroup(Counted, keras.layers.Layer):
         self.deferred_allocation = allocations.get_deferred(allocation)
         self.layer_paths = list(layer_paths or ())
         self.removable = removable
+        self.expected_gates = gates
         self.is_scheduled = False
+        self.extras: dict[str, Any] = {}
         self._makers: list[Maker] = []
+        self._readers: list[Reader] = []
+        self._gates: list[Gate] = []
         self._masks: Any = weakref.WeakKeyDictionary()
 
     def build(self, input_shape: Any = None) -> None:
-        """Creates the counters."""
+        """Creates the counters, and what the method keeps."""
         del input_shape
         counter = {"shape": (), "dtype": "int", "trainable": False}
         initial = keras.initializers.Constant(self.initial_target)
@@ -125,13 +163,26 @@ class ChannelGroup(Counted, keras.layers.Layer):
             trainable=False,
             name="temperature_scale",
         )
+        self.extras = {
+            name: self._add_extra(name, extra)
+            for name, extra in self.method.extras().items()
+        }
+        self.seed_generator = (
+            keras.random.SeedGenerator() if self.method.draws else None
+        )
         self.built = True
 
     def add_maker(self, maker: Maker) -> None:
         """Counts a kernel in; called by the wrapper of its layer."""
-        self._makers = [m for m in self._makers if m.path != maker.path] + [maker]
-        # In the order of names, so that sums come out the same after loading.
-        self._makers.sort(key=lambda m: m.path)
+        self._makers = _with(self._makers, maker)
+
+    def add_reader(self, reader: Reader) -> None:
+        """Counts a kernel in that sums over the channels."""
+        self._readers = _with(self._readers, reader)
+
+    def add_gate(self, gate: Gate) -> None:
+        """Counts a normalization in that may shut channels."""
+        self._gates = _with(self._gates, gate)
 
     @property
     def makers(self) -> list[Maker]:
@@ -140,14 +191,23 @@ class ChannelGroup(Counted, keras.layers.Layer):
         Raises:
             ValueError: if some are missing.
         """
-        if len(self._makers) != self.expected_makers:
-            raise ValueError(
-                "All layers that make the channels of a group must be in one model. A "
-                "model pruned by channels can be saved and loaded, but not cloned. "
-                f"Received: group {self.label!r} with {len(self._makers)} of "
-                f"{self.expected_makers} kernels"
-            )
+        self._require_all(self._makers, self.expected_makers, "kernels")
         return self._makers
+
+    @property
+    def readers(self) -> list[Reader]:
+        """The kernels that sum over the channels."""
+        return self._readers
+
+    @property
+    def gates(self) -> list[Gate]:
+        """The normalizations that may shut them.
+
+        Raises:
+            ValueError: if some are missing.
+        """
+        self._require_all(self._gates, self.expected_gates, "normalizations")
+        return self._gates
 
     def limit_zeros(self, zeros: int) -> int:
         """The number of units to prune, rounded as the mode asks for."""
@@ -155,7 +215,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
 
     def describe(self) -> allocations.WeightInfo:
         """What an allocation may know: the scores in place of weights."""
-        values = read(self.scores())
+        values = read(self.norms())
         return allocations.WeightInfo(
             name=self.label, layer=self.label, values=values, fan_out=self.units
         )
@@ -165,7 +225,11 @@ class ChannelGroup(Counted, keras.layers.Layer):
         return [(m.path, read(m.variable).astype("float32")) for m in self.makers]
 
     def scores(self) -> Tensor:
-        """The score of each unit, `(units,)`, float32, about 1 on average.
+        """What the method ranks the units by, `(units,)`, float32."""
+        return self.method.channel_scores(self)
+
+    def norms(self) -> Tensor:
+        """The relative norm of each unit, `(units,)`, float32, about 1 on average.
 
         The norm of the unit's weights in each kernel, over its mean in the kernel;
         over several kernels their quadratic mean (the mean for l1).
@@ -179,13 +243,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
         others = [axis for axis in range(len(weights.shape)) if axis != maker.axis]
         measure = ops.abs if self.mode.norm == "l1" else ops.square
         norms = ops.sum(measure(weights), axis=others)
-        if not np.array_equal(maker.unit_of, np.arange(self.units)):
-            (places,) = np.nonzero(maker.unit_of >= 0)
-            norms = ops.segment_sum(
-                ops.take(norms, places),
-                maker.unit_of[places].astype("int32"),
-                num_segments=self.units,
-            )
+        norms = sum_by_unit(norms, maker.unit_of, self.units)
         # The scale is a constant: only the differences between units count.
         scale = ops.stop_gradient(ops.mean(norms))
         return norms / ops.where(scale > 0, scale, ops.ones_like(scale))
@@ -202,14 +260,19 @@ class ChannelGroup(Counted, keras.layers.Layer):
         return masks[trace, training]
 
     def _compute_mask(self, training: bool) -> Tensor:
-        scores, zeros = self.scores(), self.zeros.value
-        if training and self.method.is_soft:
-            return self.mode.soft_mask(scores, zeros, self.width)
-        return self.mode.hard_mask(scores, zeros)
+        return self.method.channel_mask(self) if training else self.hard_mask()
+
+    def soft_mask(self) -> Tensor:
+        """The mask of PDP, `(units,)`."""
+        return self.mode.soft_mask(self.scores(), self.zeros.value, self.width)
+
+    def hard_mask(self) -> Tensor:
+        """0 for the `zeros` units with the smallest scores, 1 for the others."""
+        return self.mode.hard_mask(self.scores(), self.zeros.value)
 
     def kept(self) -> np.ndarray:
         """True for the units that inference computes with, bool `(units,)`."""
-        return read(self.mode.hard_mask(self.scores(), self.zeros.value)) > 0
+        return read(self.hard_mask()) > 0
 
     def load_own_variables(self, store: Any) -> None:
         """Loads the counters; a model saved while pruned needs no new schedule."""
@@ -236,7 +299,38 @@ class ChannelGroup(Counted, keras.layers.Layer):
             "allocation": allocations.serialize_deferred(self.deferred_allocation),
             "layer_paths": self.layer_paths,
             "removable": self.removable,
+            "gates": self.expected_gates,
         }
+
+    def _add_extra(self, name: str, extra: Extra) -> Any:
+        variable = self.add_weight(
+            shape=(self.units,) if extra.shape is None else extra.shape,
+            dtype=extra.dtype,
+            initializer=keras.initializers.Constant(extra.initial),
+            trainable=extra.trainable,
+            # What is no gradient is one value for all replicas.
+            aggregation="none" if extra.trainable else "only_first_replica",
+            autocast=False,
+            name=name,
+        )
+        variable.overwrite_with_gradient = extra.takes_gradient
+        return variable
+
+    def _require_all(self, found: list[Any], expected: int, what: str) -> None:
+        if len(found) != expected:
+            raise ValueError(
+                "All layers that make the channels of a group must be in one model. A "
+                "model pruned by channels can be saved and loaded, but not cloned. "
+                f"Received: group {self.label!r} with {len(found)} of "
+                f"{expected} {what}"
+            )
+
+
+def _with(known: list[Any], new: Any) -> list[Any]:
+    """The list with a kernel (or a gate) more, or in the place of an earlier one."""
+    # In the order of names, so that sums come out the same after loading.
+    others = [old for old in known if old.path != new.path]
+    return sorted([*others, new], key=lambda part: part.path)
 
 
 def _current_call() -> Any:

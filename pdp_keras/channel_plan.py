@@ -19,7 +19,8 @@ from keras import tree
 from pdp_keras import allocation as allocations
 from pdp_keras import methods
 from pdp_keras.channel import Channel
-from pdp_keras.channel_graph import ChannelSlot, find_channels
+from pdp_keras.channel_gates import is_batch_normalization, is_gate
+from pdp_keras.channel_graph import ChannelPlan, ChannelSlot, find_channels
 from pdp_keras.channel_group import ChannelGroup, Maker
 from pdp_keras.channel_wrapper import Axis, ChannelWrapper
 from pdp_keras.kernels import Kernel, find_kernels
@@ -28,7 +29,7 @@ from pdp_keras.method import Method
 from pdp_keras.pruned_weight import UNSET
 from pdp_keras.structure import is_graph
 
-_ROLES = ("makes", "reads", "normalizes")
+_ROLES = ("makes", "reads", "normalizes", "gates")
 _NO_GRAPH = "kept as zeros: a subclassed model has no graph to remove channels from"
 
 
@@ -41,6 +42,7 @@ class _Part:
     makers: list[Maker]
     removable: bool
     paths: list[str]
+    gates: int = 0
     target_zeros: int = UNSET
 
     @property
@@ -55,6 +57,7 @@ class _Work:
     path: str
     axes: dict[str, list[tuple[str, int, list[str], Sequence[int]]]]
     reasons: dict[str, str]
+    order: int = 0
 
 
 class ChannelPlanner:
@@ -72,7 +75,8 @@ class ChannelPlanner:
         filters_given: whether there are any.
 
     Raises:
-        ValueError: if there is nothing to prune, or the allocation does not fit.
+        ValueError: if there is nothing to prune, or the method or the allocation
+            does not fit.
     """
 
     def __init__(
@@ -97,6 +101,8 @@ class ChannelPlanner:
         self._parts: dict[str, _Part] = {}
         self._work: dict[int, _Work] = {}
         self._groups: dict[str, ChannelGroup] = {}
+        # Where a layer is first met in the graph.
+        self._order: dict[int, int] = {}
         self._in_graph: set[int] = set()
         kernels, _ = find_kernels(model)
         self._kernels = {kernel.full_name: kernel for kernel in kernels}
@@ -111,6 +117,12 @@ class ChannelPlanner:
             raise ValueError(
                 "The model must have channels that can be pruned: outputs of a layer "
                 "that do not reach the model's outputs. "
+                f"Received: model={model.name!r} without any that were chosen"
+            )
+        if method.needs_gates and not any(p.gates for p in self._parts.values()):
+            raise ValueError(
+                f"method={method.name!r} needs channels that pass a "
+                "BatchNormalization directly in front of a ReLU. "
                 f"Received: model={model.name!r} without any that were chosen"
             )
         if not self.deferred:
@@ -149,6 +161,7 @@ class ChannelPlanner:
             **arguments,
             reasons=work.reasons,
             path=work.path,
+            order=work.order,
         )
 
     def has_work(self, layer: Any) -> bool:
@@ -171,13 +184,24 @@ class ChannelPlanner:
                 makers = [self._maker(slot, index) for slot in group.makers]
                 paths = sorted({slot.path for slot in slots_of[index]})
                 self._parts[label] = _Part(label, group.size, makers, True, paths)
+        for order, slot in enumerate(plan.slots):
+            self._order.setdefault(id(slot.layer), order)
+        gates = self._gates(plan) if self.method.needs_gates else {}
         for slot in plan.slots:
             owners = ["" if g < 0 else labels[g] for g in slot.group_of.tolist()]
-            if slot.role in _ROLES and any(owners):
+            role = slot.role
+            if id(slot) in gates:
+                shut = gates[id(slot)]
+                kept = [g in shut for g in slot.group_of.tolist()]
+                owners = [x if k else "" for x, k in zip(owners, kept, strict=True)]
+                role = "gates"
+                for label in set(owners) - {""}:
+                    self._parts[label].gates += 1
+            if role in _ROLES and any(owners):
                 units = np.where(np.array(owners) == "", -1, slot.unit_of)
                 axis = (slot.weight, slot.axis, owners, units.tolist())
                 work = self._work_at(slot.layer, slot.path)
-                work.axes.setdefault(slot.role, []).append(axis)
+                work.axes.setdefault(role, []).append(axis)
         # An unknown layer may well be an activation of the last kernel's outputs.
         last = {id(layer) for tensor in model.outputs for layer in _makers_of(tensor)}
         for fixed in plan.fixed:
@@ -188,6 +212,28 @@ class ChannelPlanner:
                 self._plan_zeros(kernel, f"kept as zeros: {fixed.reason}")
             elif id(kernel.owner) in self._work:
                 self._work[id(kernel.owner)].reasons[fixed.weight] = fixed.reason
+
+    def _gates(self, plan: ChannelPlan) -> dict[int, set[int]]:
+        """By the id of its slot, the groups that each gate may shut.
+
+        A channel is shut if nothing of it is left behind any normalization. So a group
+        has gates if all normalizations that it passes are such.
+        """
+        slots = [
+            slot
+            for slot in plan.slots
+            if slot.role == "follows" and is_batch_normalization(slot.layer)
+        ]
+        open_groups: set[int] = set()
+        found: dict[int, set[int]] = {}
+        for slot in slots:
+            groups = set(slot.group_of.tolist()) - {-1}
+            in_graph = id(slot.layer) in self._in_graph
+            if not in_graph or not is_gate(slot.layer, plan.trace.calls):
+                open_groups |= groups
+            elif slot.weight == "beta":
+                found[id(slot)] = groups
+        return {key: groups - open_groups for key, groups in found.items()}
 
     def _wants(self, units: int, slots: Iterable[ChannelSlot]) -> bool:
         if units <= self.mode.min_channels:
@@ -237,7 +283,8 @@ class ChannelPlanner:
         work.reasons[kernel.name] = reason
 
     def _work_at(self, layer: Any, path: str) -> _Work:
-        return self._work.setdefault(id(layer), _Work(path, {}, {}))
+        order = self._order.get(id(layer), len(self._work))
+        return self._work.setdefault(id(layer), _Work(path, {}, {}, order))
 
     def _work_of(self, layer: Any) -> _Work | None:
         if id(layer) in self._work:
@@ -248,7 +295,7 @@ class ChannelPlanner:
             inner = self._work.get(id(kernel.owner))
             if inner is None:
                 continue
-            together.path = inner.path
+            together.path, together.order = inner.path, inner.order
             for role, axes in inner.axes.items():
                 found = together.axes.setdefault(role, [])
                 for weight, axis, owners, units in axes:
@@ -292,6 +339,7 @@ class ChannelPlanner:
             allocation=self.allocation,
             layer_paths=part.paths,
             removable=part.removable,
+            gates=part.gates,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from pdp_keras import recomputed
-from pdp_keras.channel_group import ChannelGroup, Maker
+from pdp_keras.channel_gradient import masked_noting
+from pdp_keras.channel_group import ChannelGroup, Gate, Maker, Reader
 from pdp_keras.kernels import find_kernels
 from pdp_keras.masked_layer import MaskedLayer
 from pdp_keras.masked_normalization import masked_normalization
@@ -49,14 +50,16 @@ class ChannelWrapper(MaskedLayer):
     hard otherwise. A normalization in `normalizes` computes its statistics with the
     masks as weights. So the layer's outputs are those of the smaller layer, which
     `strip_pruning` puts in its place. Channels in `zeroes` cannot be removed; they
-    are masked where they are made.
+    are masked where they are made. A BatchNormalization with `gates` stands in front
+    of a ReLU; the method of its groups looks at its shift.
 
     Args:
         layer: the layer, built or not.
         groups: the `ChannelGroup`s that it has to do with, shared with others.
-        makes, reads, normalizes: `Axis` objects (or their dicts).
+        makes, reads, normalizes, zeroes, gates: `Axis` objects (or their dicts).
         reasons: why kernels of the layer have channels that are not removed.
         path: the layer's path in the model.
+        order: its place in the order of the graph.
         **kwargs: of `keras.layers.Layer`.
     """
 
@@ -70,6 +73,8 @@ class ChannelWrapper(MaskedLayer):
         zeroes: Sequence[Any] = (),
         reasons: dict[str, str] | None = None,
         path: str | None = None,
+        gates: Sequence[Any] = (),
+        order: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(layer, **kwargs)
@@ -79,7 +84,9 @@ class ChannelWrapper(MaskedLayer):
         self.reads = _axes(reads)
         self.normalizes = _axes(normalizes)
         self.zeroes = _axes(zeroes)
+        self.gates = _axes(gates)
         self.reasons = dict(reasons or {})
+        self.order = order
 
     @property
     def is_scheduled(self) -> bool:
@@ -97,29 +104,53 @@ class ChannelWrapper(MaskedLayer):
             if not group.built:
                 group.build()
         for made in self.makes:
-            variable = self._variable(made.weight)
-            for index in sorted(set(made.groups) - {-1}):
-                units = np.where(np.array(made.groups) == index, made.units, -1)
-                self.groups[index].add_maker(
-                    Maker(
-                        f"{self.path_in_model}/{made.weight}",
-                        variable,
-                        made.axis,
-                        units,
-                    )
-                )
+            for group, maker in self._parts(made):
+                group.add_maker(maker)
+        for read_axis in self.reads:
+            makes = tuple(
+                part
+                for made in self.makes
+                if made.weight == read_axis.weight
+                for part in self._parts(made)
+            )
+            for group, part in self._parts(read_axis):
+                group.add_reader(Reader(**vars(part), makes=makes))
+        for gate in self.gates:
+            for group, part in self._parts(gate):
+                scale = self.layer.gamma
+                group.add_gate(Gate(part.path, part.variable, scale, part.unit_of))
+
+    def _parts(self, axis: Axis) -> Iterator[tuple[ChannelGroup, Maker]]:
+        """The groups whose channels lie along an axis, and where."""
+        path = f"{self.path_in_model}/{axis.weight}"
+        variable = self._variable(axis.weight)
+        for index in sorted(set(axis.groups) - {-1}):
+            units = np.where(np.array(axis.groups) == index, axis.units, -1)
+            part = Maker(path, variable, axis.axis, units, self.order)
+            yield self.groups[index], part
 
     def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Runs the layer with masked weights: soft in training, hard otherwise."""
+        if training:
+            self._start_call()
         masked = [*self.reads, *self.zeroes]
         variables = {id(v): v for v in (self._variable(a.weight) for a in masked)}
-        if training and self.is_scheduled and len(variables) == 1:
+        is_simple = len(variables) == 1 and not self._notes_gradients
+        if training and self.is_scheduled and is_simple:
             (kernel,) = variables.values()
             known = self.layer, kernel, args, kwargs
             if not self.normalizes and recomputed.is_worth_it(*known):
                 masks = [self._broadcast_mask(axis, kernel, True) for axis in masked]
                 return recomputed.call(self.layer, args[0], kernel, _product, *masks)
         return super().call(*args, training=training, **kwargs)
+
+    def _start_call(self) -> None:
+        for gate in self.gates:
+            for group, part in self._parts(gate):
+                if group.gates[0].path == part.path:
+                    loss = group.method.start_call(group)
+                    if loss is not None:
+                        self.add_loss(loss)
 
     def masked_values(self, training: bool) -> list[tuple[Any, Tensor]]:
         """The kernels that read channels, multiplied by their masks."""
@@ -160,7 +191,19 @@ class ChannelWrapper(MaskedLayer):
         variable = self._variable(axis.weight)
         _, value = values.get(id(variable), (None, variable.value))
         mask = self._broadcast_mask(axis, variable, training)
-        values[id(variable)] = (variable, value * ops.cast(mask, value.dtype))
+        mask = ops.cast(mask, value.dtype)
+        # A bias is no kernel.
+        if training and self._notes_gradients and len(mask.shape) > 1:
+            parts = self._parts(axis)
+            notes = [(group.extras["gradient"], part.unit_of) for group, part in parts]
+            masked = masked_noting(value, mask, axis.axis, notes)
+        else:
+            masked = value * mask
+        values[id(variable)] = (variable, masked)
+
+    @property
+    def _notes_gradients(self) -> bool:
+        return any(group.method.notes_gradients for group in self.groups)
 
     def _broadcast_mask(self, axis: Axis, variable: Any, training: bool) -> Tensor:
         shape = [1] * len(variable.shape)
@@ -204,7 +247,9 @@ class ChannelWrapper(MaskedLayer):
             "reads": [dataclasses.asdict(axis) for axis in self.reads],
             "normalizes": [dataclasses.asdict(axis) for axis in self.normalizes],
             "zeroes": [dataclasses.asdict(axis) for axis in self.zeroes],
+            "gates": [dataclasses.asdict(axis) for axis in self.gates],
             "reasons": self.reasons,
+            "order": self.order,
         }
 
     @classmethod

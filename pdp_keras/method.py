@@ -44,6 +44,49 @@ class Weight(Protocol):
         """Notes where the threshold is, so that the next cut finds it sooner."""
 
 
+class Group(Protocol):
+    """What a method sees of channels that are pruned together; see `ChannelGroup`.
+
+    Attributes:
+        units: how many there are; of each the method has a score and a mask.
+        zeros: integer variable: how many are pruned now.
+        target_zeros: integer variable: how many are in the end.
+        extras: the variables that the method keeps beside the group, by name.
+        makers: the kernels that make the channels.
+        readers: the kernels that sum over them.
+        gates: the normalizations that may shut them, if the method `needs_gates`.
+        seed_generator: for what the method draws, if it does.
+    """
+
+    label: str
+    units: int
+    zeros: Any
+    target_zeros: Any
+    extras: dict[str, Any]
+    seed_generator: Any
+
+    @property
+    def makers(self) -> Sequence[Any]:
+        """In the order of their names."""
+
+    @property
+    def readers(self) -> Sequence[Any]:
+        """In the order of their names."""
+
+    @property
+    def gates(self) -> Sequence[Any]:
+        """In the order of their names."""
+
+    def norms(self) -> Tensor:
+        """The relative norm of each unit's weights, `(units,)`."""
+
+    def soft_mask(self) -> Tensor:
+        """The mask of PDP, `(units,)`."""
+
+    def hard_mask(self) -> Tensor:
+        """0 for the `zeros` units with the smallest scores and 1 for the others."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Moment:
     """Where a run stands.
@@ -85,10 +128,10 @@ class Moment:
 
 @dataclasses.dataclass(frozen=True)
 class Extra:
-    """A variable that a method keeps beside a kernel.
+    """A variable that a method keeps beside a kernel, or a group of channels.
 
     Attributes:
-        shape: None for the kernel's own.
+        shape: None for the kernel's own, or for one number for each unit of a group.
         dtype: of the variable.
         initial: what it is filled with.
         trainable: whether the optimizer updates it.
@@ -132,9 +175,16 @@ class Method(abc.ABC):
     # the fall lies within the ramp, a run that ends with its ramp is not rounded from
     # a mask that is still wide.
     fall: ClassVar[tuple[float, float]] = (0.5, 1.5)
+    # Of channels: whether it must know the BatchNormalizations in front of ReLUs,
+    needs_gates: ClassVar[bool] = False
+    # whether it draws random numbers beside a group,
+    draws: ClassVar[bool] = False
+    # and whether its extra `gradient` takes the squared norm of the gradient of all
+    # weights that read a unit.
+    notes_gradients: ClassVar[bool] = False
 
     def extras(self) -> dict[str, Extra]:
-        """The variables that it keeps beside each kernel, by name."""
+        """The variables that it keeps beside each kernel (or group), by name."""
         return {}
 
     @abc.abstractmethod
@@ -144,6 +194,23 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def hard_masked(self, weight: Weight) -> Tensor:
         """What it computes with at inference, and what stripping leaves."""
+
+    def channel_scores(self, group: Group) -> Tensor:
+        """What the hard mask of channels ranks, `(units,)`, none negative."""
+        return group.norms()
+
+    def channel_mask(self, group: Group) -> Tensor:
+        """The mask of channels in training, `(units,)`; at inference it is hard."""
+        return group.soft_mask() if self.is_soft else group.hard_mask()
+
+    def start_call(self, group: Group) -> Tensor | None:
+        """What comes first in a training step, at the group's first gate.
+
+        Returns:
+            A loss to add, or None.
+        """
+        del group
+        return None
 
     def fraction(self, moment: Moment, shape: str | None = None) -> float:
         """The fraction of the target sparsity that holds at a moment."""

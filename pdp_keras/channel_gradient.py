@@ -1,0 +1,66 @@
+"""Masked weights whose backward pass notes how large the gradient of each unit is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from pdp_keras.custom_gradient import with_gradient
+
+Tensor = Any
+
+
+def sum_by_unit(values: Tensor, unit_of: np.ndarray, units: int) -> Tensor:
+    """The sum of the values at the places of each unit, `(units,)`.
+
+    Args:
+        values: a float tensor, one value for each place.
+        unit_of: for every place its unit, -1 for none.
+        units: how many there are.
+    """
+    if np.array_equal(unit_of, np.arange(units)):
+        return values
+    (places,) = np.nonzero(unit_of >= 0)
+    return ops.segment_sum(
+        ops.take(values, places),
+        unit_of[places].astype("int32"),
+        num_segments=units,
+    )
+
+
+def masked_noting(
+    weights: Tensor,
+    mask: Tensor,
+    axis: int,
+    notes: Sequence[tuple[Any, np.ndarray]],
+) -> Tensor:
+    """`weights * mask`, with the gradient `mask` for the weights and none for the mask.
+
+    Args:
+        weights: float tensor.
+        mask: of its type, to be broadcast; 0 or 1.
+        axis: the axis of the weights along which channels lie.
+        notes: float32 variables of one number for each unit, and the unit of every
+            place along the axis. The gradient of such a number is the sum of
+            `upstream**2` over all weights at the unit's places, masked or not: the
+            squared norm of the gradient of what the layer computes with.
+    """
+    others = [i for i in range(len(weights.shape)) if i != axis]
+    kinds = [(unit_of, int(variable.shape[0])) for variable, unit_of in notes]
+
+    def gradient(upstream: Tensor, _: Tensor, mask: Tensor, *noted: Tensor) -> Any:
+        del noted
+        squares = ops.sum(ops.square(ops.cast(upstream, "float32")), axis=others)
+        sums = [sum_by_unit(squares, unit_of, units) for unit_of, units in kinds]
+        return upstream * mask, ops.zeros_like(mask), *sums
+
+    return with_gradient(
+        lambda weights, mask, *_: weights * mask,
+        gradient,
+        weights,
+        mask,
+        *[ops.convert_to_tensor(variable) for variable, _ in notes],
+    )
