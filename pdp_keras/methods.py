@@ -12,6 +12,7 @@ from pdp_keras.method_dnw import DNW
 from pdp_keras.method_gmp import GMP
 from pdp_keras.method_granet import GraNet
 from pdp_keras.method_movement import Movement, SoftMovement
+from pdp_keras.method_nisp import NISP
 from pdp_keras.method_optg import OptG
 from pdp_keras.method_pdp import PDP, PaperPDP
 from pdp_keras.method_pofa import POFA
@@ -36,6 +37,7 @@ _METHODS: dict[str, Any] = {
         SoftMovement,
         POFA,
         SRSTE,
+        NISP,
     )
 }
 # Names under which the literature knows some of them, too.
