@@ -8,6 +8,7 @@ from typing import Any
 from pdp_keras import temperatures
 from pdp_keras.method import Method
 from pdp_keras.method_acdc import ACDC
+from pdp_keras.method_dcp import DCP
 from pdp_keras.method_dnw import DNW
 from pdp_keras.method_gmp import GMP
 from pdp_keras.method_granet import GraNet
@@ -38,6 +39,7 @@ _METHODS: dict[str, Any] = {
         POFA,
         SRSTE,
         NISP,
+        DCP,
     )
 }
 # Names under which the literature knows some of them, too.
