@@ -18,6 +18,7 @@ from pdp_keras.method_optg import OptG
 from pdp_keras.method_pdp import PDP, PaperPDP
 from pdp_keras.method_pofa import POFA
 from pdp_keras.method_rigl import RigL
+from pdp_keras.method_scp import SCP
 from pdp_keras.method_sr_ste import SRSTE
 from pdp_keras.method_str import STR
 from pdp_keras.mode import Mode
@@ -40,6 +41,7 @@ _METHODS: dict[str, Any] = {
         SRSTE,
         NISP,
         DCP,
+        SCP,
     )
 }
 # Names under which the literature knows some of them, too.

@@ -53,8 +53,10 @@ def prune_model(
             `"gmp"` (gradual magnitude), `"dnw"` (straight-through), `"str"` (learned
             thresholds), `"optg"` (learned scores), `"acdc"` (alternating phases),
             `"granet"` and `"rigl"` (prune and regrow), `"movement"` and
-            `"soft_movement"`, `"pofa"` (prune, then lock), `"sr_ste"` (for N:M); or a
-            method object, `pdp_keras.methods.RigL(frequency=200)`.
+            `"soft_movement"`, `"pofa"` (prune, then lock), `"sr_ste"` (for N:M); for
+            channels `"nisp"` (importance carried back), `"dcp"` (greedy by gradients)
+            and `"scp"` (what BatchNormalization and ReLU shut); or a method object,
+            `pdp_keras.methods.RigL(frequency=200)`.
         allocation: how the sparsity is shared out among layers: `"global"` (one
             ranking by magnitude, at the end of warm-up), `"uniform"`, `"erk"`; a
             mapping from layer or weight names to sparsities; or a callable

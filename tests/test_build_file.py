@@ -29,7 +29,7 @@ LAYERS = (
     ("method_granet", "method_movement", "method_pofa"),
     ("methods",),
     ("channel_method", "channel_gradient"),
-    ("method_nisp", "method_dcp"),
+    ("method_nisp", "method_dcp", "method_scp"),
     ("channel_rules_base",),
     ("channel_rules_shapes", "channel_rules_kernels", "channel_rules_recurrent"),
     ("channel_rules_layers", "channel_rules_operations", "channel_rules_attention"),

@@ -1,0 +1,136 @@
+"""`SCP`: channels that a BatchNormalization and a ReLU shut are left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from pdp_keras.channel_gradient import sum_by_unit
+from pdp_keras.channel_method import ChannelMethod
+from pdp_keras.method import Extra, Group, Tensor
+from pdp_keras.pruned_weight import read
+
+# Below it a scale makes no steeper slope.
+_LEAST_SCALE = 1e-3
+# Probabilities are taken to lie this far from 0 and 1 where their logarithm is taken.
+_LEAST = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class SCP(ChannelMethod):
+    """Operation-aware soft channel pruning: masks from what shuts a channel.
+
+        off:        p = Phi(-beta / |gamma|), Phi of the standard normal distribution:
+                    how often a ReLU finds nothing above 0 behind a
+                    BatchNormalization with shift beta and scale gamma
+        training:   m = sigmoid((log((1 - p) / p) + log(u / (1 - u))) / softness),
+                    u uniform in (0, 1), drawn in every step for every channel
+        gradient:   through m to beta and gamma
+        loss:       force * sum |p - (1 - h)|, h the hard mask
+        inference:  the hard mask prunes the channels with the largest p
+
+    Weights and masks train together; nothing is fine-tuned. Kang and Han, ICML 2020,
+    arXiv:2007.03938, section 3, for the probability and the Gumbel-softmax mask. There
+    a sparsity loss weighs against the task and the sparsity follows from it; here the
+    schedule gives the number of channels that are off, and the loss draws the
+    probabilities of these to 1 and of the others to 0. In warm-up the mask is 1.
+
+    With `allocation="global"` one ranking of the probabilities, made anew in every
+    epoch, decides which groups lose how many channels.
+
+    A group has probabilities if every BatchNormalization that its channels pass stands
+    directly in front of a ReLU; of several, and of several channels that must go
+    together, the product counts: all have to be shut. The other groups (sums of
+    residual branches, linear bottlenecks, layers without BatchNormalization) get the
+    norm of their weights as score, and a hard mask in training, too. A model in which
+    no group has probabilities is refused.
+
+    Args:
+        force: how strongly each channel is drawn off or on.
+        softness: the temperature of the mask; the closer to 0, the harder.
+
+    Raises:
+        ValueError: if one of them is not positive.
+    """
+
+    force: float = 0.01
+    softness: float = 0.5
+
+    name = "scp"
+    goes_by_step = False
+    reallocates = True
+    needs_gates = True
+    draws = True
+
+    def __post_init__(self) -> None:
+        for name in ("force", "softness"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(
+                    f"{name} must be a positive number. Received: {name}={value!r}"
+                )
+
+    def extras(self) -> dict[str, Extra]:
+        """The noise of the step, log(u / (1 - u))."""
+        return {"noise": Extra()}
+
+    def channel_scores(self, group: Group) -> Tensor:
+        """The probability of being on, or the norm."""
+        return 1.0 - off_probability(group) if group.gates else group.norms()
+
+    def channel_mask(self, group: Group) -> Tensor:
+        """The relaxed sample, or the hard mask."""
+        if not group.gates:
+            return group.hard_mask()
+        off = off_probability(group)
+        odds = _log(1.0 - off) - _log(off)
+        noise = ops.convert_to_tensor(group.extras["noise"])
+        mask = ops.sigmoid((odds + noise) / self.softness)
+        return ops.where(_prunes(group), mask, ops.ones_like(mask))
+
+    def start_call(self, group: Group) -> Tensor:
+        """Draws the noise; the loss."""
+        u = keras.random.uniform(
+            (group.units,), _LEAST, 1.0 - _LEAST, seed=group.seed_generator
+        )
+        group.extras["noise"].assign(ops.log(u) - ops.log(1.0 - u))
+        wanted = 1.0 - group.hard_mask()
+        distance = ops.sum(ops.abs(off_probability(group) - wanted))
+        return self.force * ops.where(_prunes(group), distance, 0.0)
+
+    def rankings(self, weights: Sequence[Any]) -> list[np.ndarray]:
+        """The scores; probabilities over their mean, as norms are over theirs."""
+        scores = [read(group.scores()) for group in weights]
+        gated = [s for s, group in zip(scores, weights, strict=True) if group.gates]
+        mean = np.concatenate(gated).mean() or 1.0
+        return [
+            values / mean if group.gates else values
+            for values, group in zip(scores, weights, strict=True)
+        ]
+
+
+def off_probability(group: Group) -> Tensor:
+    """The probability that all channels of a unit are shut, `(units,)`, float32."""
+    logarithm: Tensor = 0.0
+    for gate in group.gates:
+        ratio = ops.cast(gate.shift.value, "float32")
+        if gate.scale is not None:
+            scale = ops.abs(ops.cast(gate.scale.value, "float32"))
+            ratio = ratio / ops.maximum(scale, _LEAST_SCALE)
+        off = 0.5 * (1.0 - ops.erf(ratio / math.sqrt(2)))
+        logarithm += sum_by_unit(_log(off), gate.unit_of, group.units)
+    return ops.exp(logarithm)
+
+
+def _log(probability: Tensor) -> Tensor:
+    return ops.log(ops.clip(probability, _LEAST, 1.0 - _LEAST))
+
+
+def _prunes(group: Group) -> Tensor:
+    return ops.convert_to_tensor(group.zeros) > 0
