@@ -154,6 +154,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         """Sets the sparsity of an epoch, counted from 0."""
         run = self._started()
         run.epoch = epoch
+        run.count_learned()
         if self._goes_by_step:
             self.start_step(0)
         else:
@@ -317,7 +318,8 @@ class _Run:
     def count_learned(self) -> None:
         """Has a method that learns its sparsity count what the last step made of it."""
         if self.method.learns_sparsity and self.moment is not None:
-            self._update(self.moment)
+            self._sync()
+            self.method.count(self.parts)
 
     def move_to(self, position: float, moment: Moment, fraction: float) -> None:
         """Sets temperature, sparsity and masks for a position in the run."""

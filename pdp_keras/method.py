@@ -230,3 +230,7 @@ class Method(abc.ABC):
     ) -> None:
         """Changes masks, after the schedule has set the `zeros` of all weights."""
         del weights, moment, optimizer
+
+    def count(self, weights: Sequence[Any]) -> None:
+        """Sets `zeros` to what is pruned now, where the sparsity is learned."""
+        del weights

@@ -72,10 +72,14 @@ class SoftMovement(LearnedScores):
     def update(
         self, weights: Sequence[Any], moment: Moment, optimizer: Any = None
     ) -> None:
-        """Moves the threshold; counts what it prunes."""
+        """Moves the threshold."""
         del optimizer
         for weight in weights:
             weight.extras["position"].assign(self.fraction(moment))
+
+    def count(self, weights: Sequence[Any]) -> None:
+        """Counts what the threshold prunes."""
+        for weight in weights:
             weight.zeros.assign(int((~read(self.mask(weight))).sum()))
 
     def mask(self, weight: Weight) -> Tensor:

@@ -26,8 +26,9 @@ class OptG(LearnedScores):
         sparsity:   s * rate, rate = sigmoid(steepness (p - 1/2)), p the part of the
                     run that is done
 
-    Zhang et al., arXiv:2201.12826, section 3, and its public code, where an epoch of
-    100 is a hundredth of p. The rate multiplies the gradient of the scores: under SGD
+    Zhang et al., arXiv:2201.12826, section 3. Their public code has a steepness of 1 an
+    epoch, which is 100 here for a run of 100 epochs; short runs want a gentler one. The
+    rate multiplies the gradient of the scores: under SGD
     that is their learning rate, as there; Adam divides it out again.
 
     Args:

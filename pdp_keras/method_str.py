@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
 from pdp_keras.custom_gradient import with_gradient
-from pdp_keras.method import Extra, Method, Moment, Tensor, Weight
+from pdp_keras.method import Extra, Method, Tensor, Weight
 from pdp_keras.pruned_weight import read
 
 
@@ -59,9 +60,8 @@ class STR(Method):
         weights = ops.cast(weight.variable.value, "float32")
         return _soft_thresholded(weights, weight.extras["threshold"].value)
 
-    def update(self, weights: Any, moment: Moment, optimizer: Any = None) -> None:
+    def count(self, weights: Sequence[Any]) -> None:
         """Counts what the thresholds prune."""
-        del moment, optimizer
         for weight in weights:
             pruned = read(weight.hard_masked()) == 0
             weight.zeros.assign(int(pruned.sum()))

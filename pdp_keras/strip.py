@@ -152,10 +152,19 @@ def _warn_below_target(parts: list[state.Pruned]) -> None:
         warnings.warn(
             f"{len(below)} of {len(parts)} {_kind(parts)} are stripped before they "
             "have reached their target sparsity (sparsity of the pruned "
-            f"{_kind(parts)}: {state.current_sparsity(parts):.2%}): train with "
-            "PDPScheduleCallback until its ramp has ended.",
+            f"{_kind(parts)}: {state.current_sparsity(parts):.2%}): {_advice(parts)}.",
             stacklevel=3,
         )
+
+
+def _advice(parts: list[state.Pruned]) -> str:
+    method = parts[0].method
+    # DCP learns which channels it keeps, but ends at the target.
+    if method.learns_sparsity and "unstructured" in method.modes:
+        return (
+            f"with method={method.name!r} it follows from {method!r}, not from a ramp"
+        )
+    return "train with PDPScheduleCallback until its ramp has ended"
 
 
 def _kind(parts: list[state.Pruned]) -> str:

@@ -84,6 +84,7 @@ def test_update_moves_the_limit_and_counts(epoch, position):
     wrapper, weight = wrap(KERNEL, SoftMovement(threshold=0.4))
     weight.extras["scores"].assign([[-1.5, -3], [-9, 0]])
     weight.method.update([weight], at_epoch(epoch))
+    weight.method.count([weight])
     found = float(weight.extras["position"].numpy())
     assert found == pytest.approx(position, abs=1e-6)
     zeros = np.sum(computed(wrapper, training=True) == 0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference_methods
-from wrapped import at_epoch, computed, gradients, random_kernel, wrap
+from wrapped import computed, gradients, random_kernel, wrap
 
 from pdp_keras.methods import STR
 
@@ -34,7 +34,7 @@ def test_the_threshold_of_one_half(kernel, left):
     # The slope of the sigmoid is 1/4 there.
     expected = -0.25 * np.sum(upstream * np.sign(kernel) * kept)
     np.testing.assert_array_equal(found["threshold"], expected)
-    weight.method.update([weight], at_epoch(0))
+    weight.method.count([weight])
     assert int(weight.zeros.numpy()) == np.sum(np.equal(left, 0))
 
 

@@ -25,7 +25,8 @@ from pdp_keras import (
     strip_pruning,
 )
 
-NAMES = [
+# What prunes single weights; methods of channels have `channel_conformance.py`.
+SINGLE = [
     "pdp",
     "pdp_paper",
     "gmp",
@@ -40,16 +41,20 @@ NAMES = [
     "pofa",
     "sr_ste",
 ]
+NAMES = [*SINGLE, "nisp", "dcp", "scp"]
 ALIASES = {"idp": "pdp", "magnitude": "gmp"}
-LEARNED = {"str", "soft_movement"}
+LEARNED = {"str", "soft_movement", "dcp"}
 SOFT = {"pdp", "pdp_paper"}
-# What each can prune beside single weights.
+# What each can prune where it is not single weights alone.
 MODES = {
-    "pdp": {"nm", "channel"},
-    "pdp_paper": {"nm", "channel"},
-    "gmp": {"nm", "channel"},
-    "dnw": {"nm"},
-    "sr_ste": {"nm"},
+    "pdp": {"unstructured", "nm", "channel"},
+    "pdp_paper": {"unstructured", "nm", "channel"},
+    "gmp": {"unstructured", "nm", "channel"},
+    "dnw": {"unstructured", "nm"},
+    "sr_ste": {"unstructured", "nm"},
+    "nisp": {"channel"},
+    "dcp": {"channel"},
+    "scp": {"channel"},
 }
 
 
@@ -60,7 +65,7 @@ def test_the_table():
         assert isinstance(methods.get(name), method)
         assert methods.get(name).learns_sparsity == (name in LEARNED)
         assert methods.get(name).is_soft == (name in SOFT)
-        assert set(method.modes) == {"unstructured", *MODES.get(name, ())}
+        assert set(method.modes) == MODES.get(name, {"unstructured"})
 
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
@@ -131,7 +136,7 @@ MODE_OBJECTS = {"nm": "2:4", "channel": Channel()}
 
 
 @pytest.mark.parametrize("mode", MODE_OBJECTS)
-@pytest.mark.parametrize("name", methods._METHODS)
+@pytest.mark.parametrize("name", SINGLE)
 def test_a_method_prunes_its_own_modes_only(name, mode):
     """The message names the modes that it can."""
     model, wanted = dense_model(), MODE_OBJECTS[mode]
@@ -148,7 +153,7 @@ def test_a_method_prunes_its_own_modes_only(name, mode):
 
 
 @pytest.mark.parametrize("temperature", [0.1, RelativeTemperature(0.5)], ids=repr)
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SOFT])
+@pytest.mark.parametrize("name", [name for name in SINGLE if name not in SOFT])
 def test_only_a_soft_mask_has_a_temperature(name, temperature):
     message = re.escape(f"Received: temperature={temperature!r}, method={name!r}")
     with pytest.raises(ValueError, match=f"Only a soft mask .*{message}"):
@@ -221,7 +226,7 @@ def compiled(name, model=None, **arguments):
     return pruned
 
 
-@pytest.fixture(scope="module", params=methods._METHODS)
+@pytest.fixture(scope="module", params=SINGLE)
 def run(request, tmp_path_factory):
     """One fit of a model with the method: before, within and after it."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -329,7 +334,7 @@ SEARCHING = {"pdp", "pdp_paper", "dnw", "sr_ste", "movement"}
     "name",
     [
         pytest.param(name, marks=[pytest.mark.slow] if name in SEARCHING else [])
-        for name in methods._METHODS
+        for name in SINGLE
     ],
 )
 def test_xla_computes_the_same(name):
@@ -358,7 +363,7 @@ def test_xla_computes_the_same(name):
 
 
 @pytest.mark.parametrize("stride", [None, 1, 2], ids="stride={}".format)
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in LEARNED])
+@pytest.mark.parametrize("name", [name for name in SINGLE if name not in LEARNED])
 def test_the_target_is_reached_however_rarely_it_is_asked(name, stride):
     """By epoch (None), at each step, or at the first of several in one execution."""
     model = prune_model(dense_model(200), SPARSITY, method=method_for_a_short_run(name))
@@ -382,7 +387,7 @@ def pruned_now(weight):
     return np.sum(np.asarray(weight.hard_masked()) == 0)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in LEARNED])
+@pytest.mark.parametrize("name", [name for name in SINGLE if name not in LEARNED])
 def test_uniform_allocation_and_a_single_wrapper(name):
     """As a user builds it who wraps layers by hand."""
     first = PDPWrapper(
