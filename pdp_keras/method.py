@@ -51,6 +51,7 @@ class Group(Protocol):
         units: how many there are; of each the method has a score and a mask.
         zeros: integer variable: how many are pruned now.
         target_zeros: integer variable: how many are in the end.
+        temperature_scale: float variable: what a temperature has fallen to.
         extras: the variables that the method keeps beside the group, by name.
         makers: the kernels that make the channels.
         readers: the kernels that sum over them.
@@ -62,6 +63,7 @@ class Group(Protocol):
     units: int
     zeros: Any
     target_zeros: Any
+    temperature_scale: Any
     extras: dict[str, Any]
     seed_generator: Any
 

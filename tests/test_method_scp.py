@@ -75,8 +75,11 @@ def test_probabilities(gates, units, expected):
 BETA, GAMMA = [0.3, -0.8, 1.5, -0.1], [0.5, -1.2, 2.0, 0.7]
 
 
-def test_the_mask_in_training_and_its_gradient():
-    group = made_group([(BETA, GAMMA, None)], 4, zeros=2)
+@pytest.mark.parametrize("zeros", (1, 2, 3))
+def test_the_mask_in_training_and_its_gradient(zeros):
+    group = made_group([(BETA, GAMMA, None)], 4, zeros)
+    group.method = SCP(softness=0.8, sharpness=1.5)
+    group.temperature_scale.assign(0.5)
     noise = np.float32([0.4, -1.0, 2.0, 0.0])
     group.extras["noise"].assign(noise)
     (gate,) = group.gates
@@ -86,29 +89,46 @@ def test_the_mask_in_training_and_its_gradient():
         mask = group.mask(training=True)
     found = tape.gradient(mask, variables, upstream)
 
-    expected, of_beta, of_gamma = [], [], []
-    for b, g, n, up in zip(BETA, GAMMA, noise, upstream, strict=True):
-        p = normal_distribution(-b / abs(g))
-        m = float(reference.sigmoid((math.log((1 - p) / p) + n) / 0.5))
-        expected.append(m)
+    pairs = list(zip(BETA, GAMMA, strict=True))
+    off = [normal_distribution(-b / abs(g)) for b, g in pairs]
+    odds = [math.log((1 - p) / p) for p in off]
+    limit = sum(sorted(odds)[zeros - 1 : zeros + 1]) / 2
+    k = 1.5 / 0.5 / np.mean([abs(o - limit) for o in odds])
+    for i, (b, g) in enumerate(pairs):
+        m = float(reference.sigmoid((k * (odds[i] - limit) + noise[i]) / 0.8))
         density = math.exp(-((b / g) ** 2) / 2) / math.sqrt(2 * math.pi)
-        of_p = -up * m * (1 - m) / 0.5 / (p * (1 - p))
-        of_beta.append(of_p * density * -1 / abs(g))
-        of_gamma.append(of_p * density * b / g**2 * np.sign(g))
-    np.testing.assert_allclose(mask, expected, rtol=1e-4)
-    np.testing.assert_allclose(found[0], of_beta, rtol=1e-3)
-    np.testing.assert_allclose(found[1], of_gamma, rtol=1e-3)
+        of_odds = upstream[i] * m * (1 - m) * k / 0.8
+        of_p = -of_odds / (off[i] * (1 - off[i]))
+        of_beta, of_gamma = density * -1 / abs(g), density * b / g**2 * np.sign(g)
+        np.testing.assert_allclose(mask[i], m, rtol=1e-3)
+        np.testing.assert_allclose(found[0][i], of_p * of_beta, rtol=2e-3)
+        np.testing.assert_allclose(found[1][i], of_p * of_gamma, rtol=2e-3)
 
 
-def test_the_mask_is_a_sample_of_the_probability():
-    """At softness 0 it is 0 as often as the channel is off."""
+def test_the_noise_decides_where_the_odds_do_not():
+    """At softness 0 a channel is on with the probability sigmoid(k (o - t))."""
     beta = np.float32([-0.5, 0.0, 0.5, 1.0])
-    group = made_group([(np.repeat(beta, 1000), None, None)], 4000, zeros=1)
-    method = SCP(softness=1e-3)
+    group = made_group([(np.repeat(beta, 1000), None, None)], 4000, zeros=2000)
+    method = SCP(softness=1e-3, sharpness=1.0)
     method.start_call(group)
-    off = np.reshape(method.channel_mask(group), (4, 1000)) < 0.5
-    expected = [normal_distribution(-b) for b in beta]
-    np.testing.assert_allclose(off.mean(1), expected, atol=0.06)
+    on = np.reshape(method.channel_mask(group), (4, 1000)) > 0.5
+    off = np.array([normal_distribution(-b) for b in beta])
+    odds = np.log((1 - off) / off)
+    distance = odds - (odds[1] + odds[2]) / 2
+    expected = reference.sigmoid(distance / np.abs(distance).mean())
+    np.testing.assert_allclose(on.mean(1), expected, atol=0.06)
+
+
+def test_untrained_normalizations_have_finite_gradients():
+    group = made_group([([0.0] * 4, [1.0] * 4, None)], 4, zeros=2)
+    (gate,) = group.gates
+    with tf.GradientTape() as tape:
+        mask = group.mask(training=True)
+    np.testing.assert_allclose(mask, [0.5] * 4)
+    # m (1 - m) / softness, over the width 0.1 / 10, times the slope of the odds.
+    slope = 0.25 / 0.5 / 0.01 * 4 / math.sqrt(2 * math.pi)
+    gradient = tape.gradient(mask, gate.shift.value)
+    np.testing.assert_allclose(gradient, [slope] * 4, rtol=1e-4)
 
 
 def test_nothing_is_masked_and_nothing_lost_before_pruning():
@@ -226,6 +246,11 @@ def test_gates_of_architectures(name, gates):
     pruned = prune_model(model, 0.5, "channel", method="scp")
     groups = state.channel_groups(pruned)
     assert {group.label: len(group.gates) for group in groups} == gates
+
+
+def test_a_normalization_of_several_groups_is_made_smaller():
+    model = channel_models.randomize(channel_models.dense_block())
+    pruned = prune_model(model, 0.5, "channel", method="scp")
     set_zeros(pruned)
     inputs = channel_models.inputs_for(model)
     small = strip_pruning(pruned)
@@ -294,7 +319,7 @@ def test_a_group_without_all_of_its_gates_is_an_error():
         group.scores()
 
 
-@pytest.mark.parametrize("name", ["force", "softness"])
+@pytest.mark.parametrize("name", ["force", "softness", "sharpness"])
 @pytest.mark.parametrize("value", [0, -1.0, math.inf])
 def test_arguments(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a positive.*{name}={value}"):
