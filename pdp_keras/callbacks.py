@@ -21,7 +21,8 @@ class PDPScheduleCallback(keras.callbacks.Callback):
 
     Three phases: `warmup_epochs` epochs train unpruned; then each weight's target
     is fixed (for `allocation="global"` by one ranking of all weights) and the
-    sparsity rises in a straight line over `ramp_epochs` epochs; then it is held.
+    sparsity rises over `ramp_epochs` epochs, in a straight line unless `ramp` or the
+    model's method says otherwise; then it is held.
     This is the schedule of PDP, `min(1, epsilon * (e - s)) * target` with epochs
     counted from 1 (Cho, Adya and Naik, NeurIPS 2023, arXiv:2305.11203).
 
@@ -104,6 +105,11 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         if allocation is not None:
             allocations.get(allocation)
         self.ramp = ramp
+        if ramp is not None and schedule is not None:
+            raise ValueError(
+                "ramp belongs to ramp_epochs or epsilon; a schedule has its own shape. "
+                f"Received: ramp={ramp!r} and schedule={schedule!r}"
+            )
         self.schedule = _make_schedule(warmup_epochs, ramp_epochs, epsilon, schedule)
         self.final_temperature = final_temperature
         self.fall = _check_fall(fall)

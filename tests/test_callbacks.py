@@ -404,6 +404,7 @@ print(same)
         ({"ramp_epochs": 2, "fall": (-1, 0.5)}, r"Received: fall=\(-1, 0\.5\)"),
         ({"ramp_epochs": 2, "fall": (1,)}, r"0 <= begin < end.*fall=\(1,\)"),
         ({"schedule": float, "warmup_epochs": 1}, "a schedule starts by itself"),
+        ({"schedule": float, "ramp": "cubic"}, "a schedule has its own shape"),
     ],
 )
 def test_argument_errors(arguments, message):
@@ -643,7 +644,7 @@ def test_when_the_temperature_falls(method, arguments, left):
     np.testing.assert_allclose(found, left, rtol=1e-6)
 
 
-MOVE_THEMSELVES = {"optg", "acdc", "granet"}
+MOVE_THEMSELVES = {"optg", "acdc", "granet", "scp"}
 MOVING_ONE, FIXED_ONE = GlobalMagnitude(0.8, moving=True), GlobalMagnitude(moving=False)
 # id: the model's own allocation, the callback's, the ranking that moves; "open" is the
 # model's own where the method moves it
