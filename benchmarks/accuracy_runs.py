@@ -29,7 +29,7 @@ FIGURES = (
     "seconds",
     "megabytes",
 )
-_FIELDS = tuple(field.name for field in dataclasses.fields(Training))
+_DEFAULTS = dataclasses.asdict(Training("", "", ""))
 _SCRIPT = pathlib.Path(__file__).with_name("accuracy_training.py")
 
 Row = dict[str, Any]
@@ -60,7 +60,7 @@ class Results:
             with self.path.open("a", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 if is_new:
-                    writer.writerow((*_FIELDS, *FIGURES))
+                    writer.writerow((*_DEFAULTS, *FIGURES))
                 described = dataclasses.asdict(training).values()
                 cells = [json.dumps(v) if isinstance(v, dict) else v for v in described]
                 rounded = [f"{figures[name]:.6g}" for name in FIGURES]
@@ -85,20 +85,20 @@ def run(training: Training) -> Row:
 
 def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
     """Runs what is not in the results yet; prints each line and the time left."""
-    left = [t for t in dict.fromkeys(map(_Hashable, trainings)) if not results[t.it]]
+    left = {_key(t): t for t in trainings if not results[t]}
     if not left:
         return
     start, finished = time.perf_counter(), 0
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run, t.it): t.it for t in left}
+        futures = {pool.submit(run, training): training for training in left.values()}
         for future in concurrent.futures.as_completed(futures):
-            training = futures[future]
-            results.add(training, future.result())
+            training, figures = futures[future], future.result()
+            results.add(training, figures)
             finished += 1
             each = (time.perf_counter() - start) / finished
             minutes = each * (len(left) - finished) / 60
             print(
-                f"{describe(training):<60} {describe_figures(results[training])}   "
+                f"{describe(training):<60} {describe_figures(figures)}   "
                 f"{finished} of {len(left)}, {minutes:.0f} minutes left",
                 flush=True,
             )
@@ -106,43 +106,19 @@ def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
 
 def describe(training: Training) -> str:
     """One line that tells trainings apart."""
-    settings = {
-        field.name: getattr(training, field.name)
-        for field in dataclasses.fields(training)
-        if field.name not in ("network", "structure", "method", "optimizer", "seed")
-        and getattr(training, field.name)
-        != (
-            field.default_factory()
-            if field.default is dataclasses.MISSING
-            else field.default
-        )  # type: ignore[misc]
-    }
-    words = [training.network, training.structure, training.method, training.optimizer]
-    return " ".join(
-        [*words, str(training.seed), json.dumps(settings) if settings else ""]
-    )
+    values = dataclasses.asdict(training)
+    named = ("network", "structure", "method", "optimizer", "seed")
+    words = [str(values.pop(name)) for name in named]
+    settings = {name: v for name, v in values.items() if v != _DEFAULTS[name]}
+    return " ".join([*words, json.dumps(settings) if settings else ""])
 
 
-def describe_figures(figures: Row | None) -> str:
+def describe_figures(figures: Row) -> str:
     """Validation accuracy, sparsity and time."""
-    assert figures is not None
     return (
         f"{figures['validation']:6.2f} %, sparsity {figures['sparsity']:.4f}, "
         f"{figures['seconds']:4.0f} s"
     )
-
-
-class _Hashable:
-    """A training that can be a key: its dicts are written out."""
-
-    def __init__(self, it: Training) -> None:
-        self.it = it
-
-    def __hash__(self) -> int:
-        return hash(_key(self.it))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashable) and _key(self.it) == _key(other.it)
 
 
 def _key(training: Training) -> str:
@@ -150,9 +126,8 @@ def _key(training: Training) -> str:
 
 
 def _training(row: dict[str, str]) -> Training:
-    example = Training("", "", "")
     values: dict[str, Any] = {}
-    for name in _FIELDS:
-        kind = type(getattr(example, name))
+    for name, default in _DEFAULTS.items():
+        kind = type(default)
         values[name] = json.loads(row[name]) if kind is dict else kind(row[name])
     return Training(**values)

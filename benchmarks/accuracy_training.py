@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import pathlib
 import sys
 import time
 import warnings
@@ -25,8 +24,6 @@ from accuracy_networks import TASKS, Task
 
 import pdp_keras
 from pdp_keras import methods
-
-_MEGABYTE = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +126,7 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
 
     keras.utils.set_random_seed(training.seed)
     model = task.build()
-    before, start = _status("VmRSS"), time.perf_counter()
+    before, start = common.process_megabytes("VmRSS"), time.perf_counter()
     dense_epochs = round(training.pretraining * epochs)
     if dense_epochs:
         compile_for(model, training, dense_epochs)
@@ -162,7 +159,7 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
         "loss": history.history["loss"][-1],
         "macs": pdp_keras.count_macs(model),
         "seconds": seconds,
-        "megabytes": _status("VmHWM") - before,
+        "megabytes": common.process_megabytes("VmHWM") - before,
     }
 
 
@@ -173,14 +170,6 @@ def _distilled(teacher: keras.Model, student: keras.Model) -> keras.Model:
         distillation_losses=keras.distillation.LogitsDistillation(temperature=2.0),
         student_loss_weight=0.5,
     )
-
-
-def _status(name: str) -> float:
-    """Megabytes of one line of this process's status; 0 outside Linux."""
-    path = pathlib.Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = [line for line in lines if line.startswith(name + ":")]
-    return 1024 * int(found[0].split()[1]) / _MEGABYTE if found else 0.0
 
 
 def main(argv: list[str]) -> None:

@@ -96,10 +96,10 @@ def _bytes(variable: Any) -> int:
 
 def _status(name: str) -> float:
     """Megabytes of one line of this process's status."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return 1024 * int(line.split()[1]) / _MEGABYTE
-    raise RuntimeError(f"There is no {name}; this benchmark needs Linux.")
+    found = common.process_megabytes(name)
+    if not found:
+        raise RuntimeError(f"There is no {name}; this benchmark needs Linux.")
+    return found
 
 
 def measure_apart(name: str, variant: str) -> dict[str, float]:

@@ -23,6 +23,7 @@ from keras import ops
 
 from pdp_keras import functional_torch
 from pdp_keras.compiled import MANY, compiled
+from pdp_keras.custom_gradient import with_gradient
 
 Tensor = Any
 
@@ -78,20 +79,17 @@ def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     [0.0, 0.05, -1.0]
     """
 
-    @ops.custom_gradient
-    def masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Any:
-        def gradient(*args: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
-            if upstream is None:
-                (upstream,) = args
-            return (
-                _backward(weights, upstream, threshold, width),
-                ops.zeros_like(threshold),
-                ops.zeros_like(width),
-            )
+    def gradient(
+        upstream: Tensor, weights: Tensor, threshold: Tensor, width: Tensor
+    ) -> tuple[Tensor, ...]:
+        return (
+            _backward(weights, upstream, threshold, width),
+            ops.zeros_like(threshold),
+            ops.zeros_like(width),
+        )
 
-        return _forward(weights, threshold, width), gradient
-
-    return masked(weights, ops.stop_gradient(threshold), ops.stop_gradient(width))
+    constants = ops.stop_gradient(threshold), ops.stop_gradient(width)
+    return with_gradient(_forward, gradient, weights, *constants)
 
 
 def soft_masked_slope(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:

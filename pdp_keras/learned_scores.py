@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 from keras import ops
@@ -21,9 +22,9 @@ class LearnedScores(Method):
         """The scores, 0 at first."""
         return {"scores": Extra(trainable=True)}
 
+    @abc.abstractmethod
     def mask(self, weight: Weight) -> Tensor:
         """The mask, bool, of the scores of this moment."""
-        raise NotImplementedError
 
     def score_gradient(
         self, weight: Weight, straight: Tensor, scores: Tensor

@@ -12,7 +12,6 @@ import numpy as np
 from pdp_keras.method import Moment
 from pdp_keras.method_rigl import Regrowing, exchange
 from pdp_keras.pruned_weight import read_integer
-from pdp_keras.schedules import RAMPS
 from pdp_keras.stored_mask import kept_magnitudes, smallest
 
 
@@ -62,5 +61,5 @@ class GraNet(Regrowing):
             zeros = read_integer(weight.zeros)
             mask = ~smallest(kept_magnitudes(weight), zeros)
             weight.extras["mask"].assign(mask)
-            if zeros and 0 < RAMPS["linear"](position) < 1:
+            if zeros and 0 < position < 1:
                 exchange(weight, int(rate * mask.sum()), optimizer)

@@ -28,8 +28,8 @@ class OptG(LearnedScores):
 
     Zhang et al., arXiv:2201.12826, section 3. Their public code has a steepness of 1 an
     epoch, which is 100 here for a run of 100 epochs; short runs want a gentler one. The
-    rate multiplies the gradient of the scores: under SGD
-    that is their learning rate, as there; Adam divides it out again.
+    rate multiplies the gradient of the scores: under SGD that is their learning rate,
+    as there; Adam divides it out again.
 
     Args:
         steepness: of the sigmoid.
