@@ -1,6 +1,7 @@
 """Runs many trainings, a process each, and keeps their figures in a CSV file.
 
-What is in the file already is not run again: a killed run goes on where it was.
+What is in the file already is not run again: a killed run goes on where it was. A
+process for each, so that its memory can be measured and two can share two cores.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ import concurrent.futures
 import csv
 import dataclasses
 import json
+import multiprocessing
 import os
 import pathlib
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable
 from typing import Any
 
+import accuracy_training
 from accuracy_training import Training
 
 FIGURES = (
@@ -30,7 +31,12 @@ FIGURES = (
     "megabytes",
 )
 _DEFAULTS = dataclasses.asdict(Training("", "", ""))
-_SCRIPT = pathlib.Path(__file__).with_name("accuracy_training.py")
+# One core for each training; and TFMOT knows the old Keras only.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_USE_LEGACY_KERAS": "1",
+}
 
 Row = dict[str, Any]
 
@@ -68,29 +74,14 @@ class Results:
             self.rows[_key(training)] = figures
 
 
-def run(training: Training) -> Row:
-    """Trains in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, str(_SCRIPT), json.dumps(dataclasses.asdict(training))],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{training} failed:\n{done.stderr[-2000:]}")
-    figures: Row = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
 def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
     """Runs what is not in the results yet; prints each line and the time left."""
-    left = {_key(t): t for t in trainings if not results[t]}
+    left = list({_key(t): t for t in trainings if not results[t]}.values())
     if not left:
         return
     start, finished = time.perf_counter(), 0
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run, training): training for training in left.values()}
+    with _processes(min(jobs, len(left))) as pool:
+        futures = {pool.submit(accuracy_training.run, one): one for one in left}
         for future in concurrent.futures.as_completed(futures):
             training, figures = futures[future], future.result()
             results.add(training, figures)
@@ -102,6 +93,16 @@ def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
                 f"{finished} of {len(left)}, {minutes:.0f} minutes left",
                 flush=True,
             )
+
+
+def _processes(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
+    """A fresh process for each training, from one that has imported everything."""
+    os.environ.update(_ENVIRONMENT)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([accuracy_training.__name__])
+    return concurrent.futures.ProcessPoolExecutor(
+        jobs, mp_context=context, max_tasks_per_child=1
+    )
 
 
 def describe(training: Training) -> str:

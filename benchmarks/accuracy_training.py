@@ -1,17 +1,9 @@
-"""One training of the accuracy comparison, from its description to its figures.
-
-    python benchmarks/accuracy_training.py '{"network": "lenet", ...}'    # a `Training`
-
-`accuracy.py` runs it in a process of its own, so that memory can be measured and two
-trainings can share a machine of two cores.
-"""
+"""One training of the accuracy comparison, from its description to its figures."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import sys
 import time
 import warnings
 from typing import Any
@@ -20,10 +12,12 @@ import common  # before the others: it finds the examples and quiets TensorFlow
 import data
 import keras
 import numpy as np
+from accuracy_gradients import OtherGradientPDP
 from accuracy_networks import TASKS, Task
 
 import pdp_keras
 from pdp_keras import methods
+from pdp_keras.method import Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +29,8 @@ class Training:
         optimizer: `"sgd"` (with momentum) or `"adam"`.
         structure: a sparsity in percent such as `"98"`, N:M such as `"2:4"`, or
             `"channel"`: half of the multiplications.
-        method: as for `prune_model`; `"dense"` for none.
+        method: as for `prune_model`; `"dense"` for none, `"tfmot"` for the magnitude
+            pruning of tensorflow-model-optimization in `tf_keras`.
         seed: of the weights and of the batches.
         epochs: of the whole training; 0 for the task's.
         images: training images; 0 for the task's.
@@ -47,6 +42,7 @@ class Training:
         pretraining: the part of the training that is dense, before a model that learns
             from it by distillation is pruned.
         rate: times the learning rate of the task.
+        weight_decay: of the optimizer, for all variables, pruned or not.
     """
 
     network: str
@@ -63,6 +59,7 @@ class Training:
     schedule: dict[str, Any] = dataclasses.field(default_factory=dict)
     pretraining: float = 0.0
     rate: float = 1.0
+    weight_decay: float = 0.0
 
     @property
     def task(self) -> Task:
@@ -83,25 +80,31 @@ def prune(model: keras.Model, training: Training) -> keras.Model:
         arguments["allocation"] = pdp_keras.GlobalMagnitude(**arguments["allocation"])
     if training.structure == "channel":
         arguments |= {"mode": "channel", "allocation": "uniform"}
-        arguments.setdefault("sparsity", 0.5)
+        arguments.setdefault("sparsity", training.task.channel_sparsity)
     elif ":" in training.structure:
         arguments["mode"] = training.structure
     else:
         arguments["sparsity"] = float(training.structure) / 100
-    method = methods.deserialize({"name": training.method, **training.arguments})
+    if training.method == OtherGradientPDP.name:
+        method: Method = OtherGradientPDP(**training.arguments)
+    else:
+        method = methods.deserialize({"name": training.method, **training.arguments})
     return pdp_keras.prune_model(model, method=method, **arguments)
 
 
-def compile_for(model: keras.Model, training: Training, epochs: float) -> None:
+def compile_for(
+    model: Any, training: Training, epochs: float, keras: Any = keras
+) -> None:
     """Compiles with the task's optimizer and a cosine over so many epochs."""
     task = training.task
-    steps = math.ceil(epochs * math.ceil(task.images / task.batch_size))
+    steps = math.ceil(epochs * task.steps_per_epoch)
     rate = keras.optimizers.schedules.CosineDecay(
         training.rate * task.learning_rates[training.optimizer], steps
     )
+    decay = training.weight_decay or None
     optimizers = {
-        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9),
-        "adam": lambda: keras.optimizers.Adam(rate),
+        "sgd": lambda: keras.optimizers.SGD(rate, 0.9, weight_decay=decay),
+        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=decay),
     }
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizers[training.optimizer](), loss, metrics=["accuracy"])
@@ -125,7 +128,7 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
         )
 
     keras.utils.set_random_seed(training.seed)
-    model = task.build()
+    model = task.build(keras)
     before, start = common.process_megabytes("VmRSS"), time.perf_counter()
     dense_epochs = round(training.pretraining * epochs)
     if dense_epochs:
@@ -150,14 +153,59 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
             warnings.filterwarnings("ignore", message=".*before they have reached")
             model = pdp_keras.strip_pruning(pruned)
     seconds = time.perf_counter() - start
+    return {
+        **_describe(model, images),
+        "loss": history.history["loss"][-1],
+        "macs": pdp_keras.count_macs(model),
+        "seconds": seconds,
+        "megabytes": common.process_megabytes("VmHWM") - before,
+    }
+
+
+def _describe(model: Any, images: data.ImageData) -> dict[str, float]:
     kernels = [v.numpy() for v in model.trainable_variables if len(v.shape) > 1]
     zeros = sum(np.count_nonzero(kernel == 0) for kernel in kernels)
     return {
         "validation": common.accuracy(model, images.x_val, images.y_val),
         "test": common.accuracy(model, images.x_test, images.y_test),
         "sparsity": zeros / sum(kernel.size for kernel in kernels),
+    }
+
+
+def train_with_tfmot(training: Training, images: data.ImageData) -> dict[str, Any]:
+    """The same with TFMOT: each kernel by itself, on its own cubic schedule."""
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    sparse = tfmot.sparsity.keras
+    task = training.task
+    steps = task.epochs * task.steps_per_epoch
+    tf_keras.utils.set_random_seed(training.seed)
+    model = task.build(tf_keras)
+    before, start = common.process_megabytes("VmRSS"), time.perf_counter()
+    schedule = sparse.PolynomialDecay(
+        0.0,
+        float(training.structure) / 100,
+        round(training.warmup * steps),
+        round((training.warmup + training.ramp) * steps),
+        frequency=training.arguments.get("frequency", 100),
+    )
+    model = sparse.prune_low_magnitude(model, schedule)
+    compile_for(model, training, task.epochs, tf_keras)
+    history = model.fit(
+        images.x_train[: task.images],
+        images.y_train[: task.images],
+        batch_size=task.batch_size,
+        epochs=task.epochs,
+        callbacks=[sparse.UpdatePruningStep()],
+        verbose=0,
+    )
+    model = sparse.strip_pruning(model)
+    seconds = time.perf_counter() - start
+    return {
+        **_describe(model, images),
         "loss": history.history["loss"][-1],
-        "macs": pdp_keras.count_macs(model),
+        "macs": math.nan,
         "seconds": seconds,
         "megabytes": common.process_megabytes("VmHWM") - before,
     }
@@ -172,17 +220,13 @@ def _distilled(teacher: keras.Model, student: keras.Model) -> keras.Model:
     )
 
 
-def main(argv: list[str]) -> None:
-    """Prints the figures of one training as JSON, in the last line."""
+def run(training: Training) -> dict[str, float]:
+    """The figures of one training; on one core, in a process that has just begun."""
     import tensorflow as tf
 
     # Small networks gain nothing from a second core, but two trainings do.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    training = Training(**json.loads(argv[1]))
     images = data.load("fashion_mnist", None, validation_fraction=0.1)
-    print(json.dumps(train(training, images)))
-
-
-if __name__ == "__main__":
-    main(sys.argv)
+    trainer = train_with_tfmot if training.method == "tfmot" else train
+    return trainer(training, images)

@@ -65,7 +65,7 @@ def uniform(weights: Sequence[WeightInfo], sparsity: float) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class GlobalMagnitude:
-    """One ranking of |w| over all weights of the model (arXiv:2305.11203).
+    """One ranking over all weights of the model (arXiv:2305.11203).
 
     Args:
         max_sparsity: no single weight tensor gets sparser than this, unless the
@@ -74,12 +74,18 @@ class GlobalMagnitude:
             disappears as a whole and the network is cut in two.
         moving: whether the ranking is made anew while the mask changes, or once, at
             the end of warm-up, as in the paper. None leaves it to the method.
+        score: what is ranked: `"magnitude"`, |w|; or `"lamp"`, its square as a part of
+            the squares of all weights of its tensor that are not smaller. The latter
+            does not depend on a tensor's scale, and the largest weight of each has the
+            score 1 (layer-adaptive magnitude-based pruning, Lee et al., ICLR 2021,
+            arXiv:2010.07611, equation 1).
 
     The paper has no floor: `GlobalMagnitude(max_sparsity=1.0)`.
     """
 
     max_sparsity: float = 0.99
     moving: bool | None = None
+    score: str = "magnitude"
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_sparsity <= 1:
@@ -87,15 +93,21 @@ class GlobalMagnitude:
                 "max_sparsity must be a number in [0, 1]. "
                 f"Received: max_sparsity={self.max_sparsity!r}"
             )
+        if self.score not in _SCORES:
+            raise ValueError(
+                f"score must be one of {sorted(_SCORES)}. "
+                f"Received: score={self.score!r}"
+            )
 
     def __call__(self, weights: Sequence[WeightInfo], sparsity: float) -> list[int]:
         """Zeros of each weight; they add up to round(sparsity * all)."""
         sizes = [w.values.size for w in weights]
         total = count_zeros(sparsity, sum(sizes))
         limits = self._limits(sizes, sparsity, total)
+        score = _SCORES[self.score]
         # Weights beyond a tensor's limit rank last: they can never be taken.
         ranked = [
-            _forbid_largest(np.abs(np.ravel(w.values)).astype("float64"), limit)
+            _forbid_largest(score(np.abs(np.ravel(w.values)).astype("float64")), limit)
             for w, limit in zip(weights, limits, strict=True)
         ]
         owner = np.repeat(np.arange(len(sizes)), sizes)
@@ -111,6 +123,23 @@ class GlobalMagnitude:
         if sum(limits) >= total:
             return limits
         return [math.ceil(share) for share in shares]
+
+
+def _lamp(magnitudes: np.ndarray) -> np.ndarray:
+    order = np.argsort(magnitudes, kind="stable")
+    # Relative to the largest, so that no square overflows.
+    squares = np.square(magnitudes[order] / max(magnitudes.max(initial=0.0), _TINY))
+    not_smaller = np.cumsum(squares[::-1])[::-1]
+    scores = np.empty_like(squares)
+    scores[order] = squares / np.maximum(not_smaller, _TINY)
+    return scores
+
+
+_TINY = np.finfo("float64").tiny
+_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "magnitude": lambda magnitudes: magnitudes,
+    "lamp": _lamp,
+}
 
 
 def _forbid_largest(magnitudes: np.ndarray, limit: int) -> np.ndarray:
@@ -152,6 +181,7 @@ Allocation = Callable[[Sequence[WeightInfo], float], Sequence[int]]
 
 _ALLOCATIONS: dict[str, Allocation] = {
     "global": GlobalMagnitude(),
+    "lamp": GlobalMagnitude(max_sparsity=1.0, moving=True, score="lamp"),
     "uniform": uniform,
     "erk": erk,
 }
@@ -161,9 +191,9 @@ def get(allocation: Any) -> Allocation:
     """An allocation from a name, a mapping or a callable.
 
     Args:
-        allocation: `"global"`, `"uniform"`, `"erk"`; a mapping from layer names
-            (`"dense"`) or weight names (`"dense/kernel"`) to sparsities, which must
-            name every pruned weight; or a callable
+        allocation: `"global"`, `"lamp"`, `"uniform"`, `"erk"`; a mapping from layer
+            names (`"dense"`) or weight names (`"dense/kernel"`) to sparsities, which
+            must name every pruned weight; or a callable
             `(weights: list[WeightInfo], sparsity: float) -> sparsities`, one
             number in [0, 1) a weight.
 
@@ -205,11 +235,13 @@ def get_deferred(allocation: Any) -> GlobalMagnitude | None:
         return GlobalMagnitude(**allocation)
     if isinstance(allocation, GlobalMagnitude):
         return allocation
-    if allocation in ("uniform", "global"):
-        found = _ALLOCATIONS[allocation]
-        return found if isinstance(found, GlobalMagnitude) else None
+    if allocation == "uniform":
+        return None
+    found = _ALLOCATIONS.get(allocation) if isinstance(allocation, str) else None
+    if isinstance(found, GlobalMagnitude):
+        return found
     raise ValueError(
-        "The allocation of a single wrapper must be 'uniform', 'global' or a "
+        "The allocation of a single wrapper must be 'uniform', 'global', 'lamp' or a "
         f"GlobalMagnitude. Received: allocation={allocation!r}"
     )
 

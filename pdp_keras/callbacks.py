@@ -19,11 +19,15 @@ from pdp_keras.schedules import RAMPS, LinearRamp, StepSchedule, TemperatureFall
 class PDPScheduleCallback(keras.callbacks.Callback):
     """Raises the sparsity of a pruned model while it trains.
 
-    Three phases: `warmup_epochs` epochs train unpruned; then each weight's target
-    is fixed (for `allocation="global"` by one ranking of all weights) and the
-    sparsity rises over `ramp_epochs` epochs, in a straight line unless `ramp` or the
-    model's method says otherwise; then it is held.
-    This is the schedule of PDP, `min(1, epsilon * (e - s)) * target` with epochs
+    Three phases: `warmup_epochs` epochs train unpruned; then the sparsity rises over
+    `ramp_epochs` epochs; then it is held. Each weight's target is fixed when the ramp
+    begins (for `allocation="global"` by one ranking of all weights), or follows the
+    weights until it ends (`"lamp"`).
+
+    At the position p of the ramp, from 0 to 1, the sparsity is `1 - (1 - p)**3` of the
+    target, a little more in every step: that of gradual magnitude pruning (Zhu and
+    Gupta, arXiv:1710.01878). With `method="pdp_paper"`, or `ramp="linear"` and
+    `update="epoch"`, it is that of PDP's paper, `min(1, epsilon * (e - s))` with epochs
     counted from 1 (Cho, Adya and Naik, NeurIPS 2023, arXiv:2305.11203).
 
     The current sparsity of the whole model appears as `sparsity` in the epoch logs:
@@ -53,8 +57,8 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             own value, so that the mask is all but hard before it is rounded. 1 keeps
             the paper's constant temperature. None leaves it to the method.
         fall: when the temperature falls: begin and end, in ramps from the ramp's
-            beginning. (0.5, 1.5) begins in the middle of the ramp and ends half its
-            length after its end. None leaves it to the method.
+            beginning. (0.5, 1) begins in the middle of the ramp and ends with it.
+            None leaves it to the method.
         allocation: None keeps the one given to `prune_model`. Anything that
             `prune_model` accepts replaces it, computed from the weights at the end
             of warm-up.
@@ -313,7 +317,7 @@ class _Run:
         self.moving = state.moving_allocation(model, method, allocation)
         # The fraction at which the last ranking was made, and what it gave to each.
         self.ranked: tuple[float, list[int]] = (0.0, [0] * len(self.parts))
-        self.ranked_at: int | None = None
+        self.has_ranked = False
         self.moment: Moment | None = None
 
     def stride_to(self, step: int) -> int:
@@ -356,7 +360,12 @@ class _Run:
         # Not before something is to go: a dense phase may still train the weights.
         if not self.targets and fraction > 0:
             self.targets = self._fix_targets()
+            # A run before this one has ended the ramp: what it chose stands.
+            if not self.method.reallocates and self.zeros == self.targets:
+                self.moving = None
         if self.method.learns_sparsity:
+            return
+        if self.moving is not None and self._is_behind(fraction):
             return
         if (
             self.moving is not None
@@ -364,7 +373,7 @@ class _Run:
             and self._must_rank(moment, fraction)
         ):
             self._rank(fraction)
-            self.ranked_at = moment.step
+            self.has_ranked = True
         may_fall = self.method.may_fall or self.moving is not None
         counts = [
             max(0 if may_fall else now, count)
@@ -377,6 +386,13 @@ class _Run:
             if count != now:
                 part.zeros.assign(count)
         self.zeros = counts
+
+    def _is_behind(self, fraction: float) -> bool:
+        """Whether a run before this one has pruned more than this fraction."""
+        if self.method.may_fall:
+            return False
+        reached, now = sum(self.zeros), fraction * sum(self.targets)
+        return reached > now + len(self.parts)  # each of which was rounded
 
     def _counts(self, fraction: float) -> list[int]:
         """The zeros of each: from the last ranking in a straight line to the target."""
@@ -392,11 +408,16 @@ class _Run:
     def _must_rank(self, moment: Moment, fraction: float) -> bool:
         if self.method.reallocates:
             return True
-        if self.ranked_at is None:  # unless a run before this one has ended it
-            return fraction < 1 or self.zeros != self.targets
+        if not self.has_ranked:
+            return True
         if fraction == 1:  # for the last time
             return self.ranked[0] < 1
-        return moment.step < 0 or moment.step - self.ranked_at >= _STEPS_OF_A_RANKING
+        if moment.step < 0:
+            return True
+        # Counted from the epoch's first step, where a resumed run begins, too.
+        now = moment.step % moment.steps_per_epoch
+        before = now - moment.stride
+        return now // _STEPS_OF_A_RANKING > before // _STEPS_OF_A_RANKING
 
     def _rank(self, fraction: float) -> None:
         """Shares the sparsity of this fraction out by what the weights are now."""
@@ -408,6 +429,7 @@ class _Run:
                 self.parts, self.method.rankings(self.parts), strict=True
             )
         ]
+        state.require_finite(infos)
         sparsity = state.requested_sparsity(self.model)
         self.targets = self._limited(self.moving(infos, sparsity))
         for part, zeros in zip(self.parts, self.targets, strict=True):

@@ -112,9 +112,15 @@ class Channel(Mode):
         return thresholds.midpoint_threshold(scores, zeros)
 
     def soft_masked(
-        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width
+        self,
+        weights: Tensor,
+        zeros: Tensor,
+        axes: KernelAxes,
+        width: Width,
+        max_gain: float = math.inf,
     ) -> Tensor:
-        """The weights times the soft mask of their channel."""
+        """The weights times the soft mask of their channel, with its own gradient."""
+        del max_gain
         return weights * self.output_mask(weights, zeros, axes, width)
 
     def hard_masked(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:

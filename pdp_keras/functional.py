@@ -11,11 +11,16 @@ arXiv:2305.11203, equations 3 to 5). With t and the temperature held constant,
     d(m w)/dw = m + (2 w**2 / temperature) * m * (1 - m),
 
 which needs only w and t: the backward pass recomputes the mask, so that nothing
-of the size of the weights is kept between the two passes.
+of the size of the weights is kept between the two passes. At the threshold it is
+1/2 + t**2 / (2 temperature), many times the gradient of a dense weight where the
+temperature is low; `max_gain` bounds it.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -60,7 +65,9 @@ def soft_mask(scores: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     return ops.where(threshold > 0, mask, ops.ones_like(mask))
 
 
-def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
+def soft_masked(
+    weights: Tensor, threshold: Tensor, width: Tensor, max_gain: float = math.inf
+) -> Tensor:
     """`m(w) * w` with PDP's gradient in closed form.
 
     Args:
@@ -68,10 +75,12 @@ def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
         threshold: float32 tensor that broadcasts to `weights`; a constant for
             the gradient.
         width: square root of the temperature, like `threshold`.
+        max_gain: what the gradient is bounded by.
 
     Returns:
         A float32 tensor of the shape of `weights`. Its gradient with respect to
-        `weights` is `m + 2 (w / width)**2 m (1 - m)`, finite for every finite w.
+        `weights` is `min(max_gain, m + 2 (w / width)**2 m (1 - m))`, finite for every
+        finite w.
 
     Example:
 
@@ -83,11 +92,12 @@ def soft_masked(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
         upstream: Tensor, weights: Tensor, threshold: Tensor, width: Tensor
     ) -> tuple[Tensor, ...]:
         return (
-            _backward(weights, upstream, threshold, width),
+            backward(weights, upstream, threshold, width),
             ops.zeros_like(threshold),
             ops.zeros_like(width),
         )
 
+    backward = _backward_up_to(max_gain)
     constants = ops.stop_gradient(threshold), ops.stop_gradient(width)
     return with_gradient(_forward, gradient, weights, *constants)
 
@@ -123,14 +133,23 @@ def _forward(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     return weights / (1.0 + ops.exp(-logit))
 
 
-@compiled(least=MANY)
-def _backward(
-    weights: Tensor, upstream: Tensor, threshold: Tensor, width: Tensor
-) -> Tensor:
-    if keras.backend.backend() == "torch":
-        scales = _scales(threshold, width)
-        return functional_torch.masked_gradient(weights, upstream, *scales, _LARGEST)
-    return upstream * soft_masked_slope(weights, threshold, width)
+@functools.cache
+def _backward_up_to(max_gain: float) -> Callable[..., Tensor]:
+    """The backward pass: a program for each bound, of which there are one or two."""
+
+    @compiled(least=MANY)
+    def backward(
+        weights: Tensor, upstream: Tensor, threshold: Tensor, width: Tensor
+    ) -> Tensor:
+        if keras.backend.backend() == "torch":
+            given = weights, upstream, *_scales(threshold, width), _LARGEST, max_gain
+            return functional_torch.masked_gradient(*given)
+        slope = soft_masked_slope(weights, threshold, width)
+        if max_gain < math.inf:
+            slope = ops.minimum(slope, max_gain)
+        return upstream * slope
+
+    return backward
 
 
 def _scales(threshold: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ for every result costs more than the arithmetic. No gradient flows through these
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 Tensor = Any
@@ -25,6 +26,7 @@ def masked_gradient(
     high: Tensor,
     inverse: Tensor,
     largest: float,
+    max_gain: float,
 ) -> Tensor:
     """The gradient of `masked` with respect to the weights."""
     logit = _logit(weights, low, high, inverse, largest)
@@ -32,7 +34,10 @@ def masked_gradient(
     # m (1 - m), where 1 - m has all its digits.
     both = logit.neg_().sigmoid_().mul_(keep)
     scaled = weights.mul(inverse).clamp_(-largest, largest)
-    return both.mul_(scaled.square_()).mul_(2.0).add_(keep).mul_(upstream)
+    slope = both.mul_(scaled.square_()).mul_(2.0).add_(keep)
+    if max_gain < math.inf:
+        slope.clamp_(max=max_gain)
+    return slope.mul_(upstream)
 
 
 def _logit(

@@ -169,14 +169,15 @@ class Method(abc.ABC):
     learns_sparsity: ClassVar[bool] = False
     # Whether its mask is PDP's, with a temperature.
     is_soft: ClassVar[bool] = False
+    # What the gradient of that mask is bounded by; None for nothing.
+    max_gain: float | None = None
     # Its temperature where the user gives none; None leaves that to the mode.
     default_temperature: ClassVar[Any] = None
     # The fraction of the temperature that is left in the end.
     final_temperature: ClassVar[float] = 0.01
-    # When it falls: begin and end, in ramps from the ramp's beginning. Where half of
-    # the fall lies within the ramp, a run that ends with its ramp is not rounded from
-    # a mask that is still wide.
-    fall: ClassVar[tuple[float, float]] = (0.5, 1.5)
+    # When it falls: begin and end, in ramps from the ramp's beginning. The mask is all
+    # but hard when the ramp ends, and what is left of the run trains what is kept.
+    fall: ClassVar[tuple[float, float]] = (0.5, 1.0)
     # Of channels: whether it must know the BatchNormalizations in front of ReLUs,
     needs_gates: ClassVar[bool] = False
     # whether it draws random numbers beside a group,
@@ -188,6 +189,11 @@ class Method(abc.ABC):
     def extras(self) -> dict[str, Extra]:
         """The variables that it keeps beside each kernel (or group), by name."""
         return {}
+
+    def default_allocation(self, mode: Any) -> str:
+        """How sparsity is shared out where the user leaves it open."""
+        del mode
+        return "global"
 
     @abc.abstractmethod
     def masked(self, weight: Weight) -> Tensor:

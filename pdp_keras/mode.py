@@ -8,6 +8,7 @@ weights, so that one soft mask serves every mode.
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -98,9 +99,14 @@ class Mode(abc.ABC):
 
     @abc.abstractmethod
     def soft_masked(
-        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width
+        self,
+        weights: Tensor,
+        zeros: Tensor,
+        axes: KernelAxes,
+        width: Width,
+        max_gain: float = math.inf,
     ) -> Tensor:
-        """The weights times their soft mask, with PDP's gradient."""
+        """The weights times their soft mask, with PDP's gradient up to `max_gain`."""
 
     @abc.abstractmethod
     def hard_masked(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:

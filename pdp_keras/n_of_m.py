@@ -131,16 +131,21 @@ class NM(Mode):
         return self._grouped_threshold(magnitudes, zeros, view)
 
     def soft_masked(
-        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width
+        self,
+        weights: Tensor,
+        zeros: Tensor,
+        axes: KernelAxes,
+        width: Width,
+        max_gain: float = math.inf,
     ) -> Tensor:
-        """The weights times their soft mask, with PDP's gradient."""
+        """The weights times their soft mask, with PDP's gradient up to `max_gain`."""
         if 0 in weights.shape:
             return weights
         view = _GroupView(tuple(weights.shape), axes, self.m)
         threshold = self.threshold(weights, zeros, axes)
         grouped = view.split(weights, 0.0)
-        masked = functional.soft_masked(grouped, threshold, width(threshold))
-        return view.join(masked)
+        known = threshold, width(threshold), max_gain
+        return view.join(functional.soft_masked(grouped, *known))
 
     def hard_masked(self, weights: Tensor, zeros: Tensor, axes: KernelAxes) -> Tensor:
         """The weights with `zeros` of those that their groups do not keep set to 0."""

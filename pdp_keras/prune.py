@@ -26,7 +26,7 @@ def prune_model(
     mode: str | Mode = "unstructured",
     *,
     method: str | Method = "pdp",
-    allocation: Any = "global",
+    allocation: Any = None,
     temperature: float | temperatures.Temperature | None = None,
     filters: Any = None,
     target: str | None = None,
@@ -58,10 +58,12 @@ def prune_model(
             and `"scp"` (what BatchNormalization and ReLU shut); or a method object,
             `pdp_keras.methods.RigL(frequency=200)`.
         allocation: how the sparsity is shared out among layers: `"global"` (one
-            ranking by magnitude, at the end of warm-up), `"uniform"`, `"erk"`; a
-            mapping from layer or weight names to sparsities; or a callable
-            `(weights: list[WeightInfo], sparsity) -> list of sparsities`, called
-            now.
+            ranking by magnitude, at the end of warm-up), `"lamp"` (one that each
+            layer's scale has no part in, made anew while the mask changes),
+            `"uniform"`, `"erk"`; a mapping from layer or weight names to sparsities;
+            or a callable `(weights: list[WeightInfo], sparsity) -> list of
+            sparsities`, called now. None leaves it to the method: for PDP `"lamp"`;
+            for channels, with a `target`, and for all other methods `"global"`.
         temperature: how soft the mask is: the paper's tau in units of w**2, a
             `RelativeTemperature` in units of t**2 (for channels, of the spread of
             the squared scores), or None for the mode's default.
@@ -95,6 +97,9 @@ def prune_model(
     methods.require_mode(method, mode)
     methods.resolve_temperature(method, mode, temperature)
     sparsity = mode.resolve_sparsity(sparsity)
+    if allocation is None:
+        # On a device it counts how sparse each layer is; LAMP spares the small ones.
+        allocation = "global" if target else method.default_allocation(mode)
     _check_allocation(allocation, mode)
     if target is not None:
         filters = choose_for_target(target, model, mode, sparsity, filters)

@@ -218,17 +218,19 @@ class PrunedWeight(Counted):
         weights = ops.cast(self.kernel.variable.value, "float32")
         zeros, axes = ops.convert_to_tensor(self.zeros), self.kernel.axes
         scale = ops.sqrt(ops.convert_to_tensor(self.temperature_scale, "float32"))
+        gain = math.inf if self.method.max_gain is None else self.method.max_gain
 
         def width(threshold: Tensor) -> Tensor:
             return self.temperature.width(threshold) * scale
 
         if self.bracket is None:
-            return lambda weights: self.mode.soft_masked(weights, zeros, axes, width)
+            known = zeros, axes, width, gain
+            return lambda weights: self.mode.soft_masked(weights, *known)
         threshold, bracket = self.mode.tracked_threshold(
             weights, zeros, self.bracket.value
         )
         self.bracket.assign(bracket)
-        return lambda weights: self.mode.soft_masked_at(weights, threshold, width)
+        return lambda weights: self.mode.soft_masked_at(weights, threshold, width, gain)
 
     def track_threshold(self) -> None:
         """Notes where the threshold is, so that the next cut finds it sooner."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,15 +160,24 @@ def fix_targets(model: Any, allocation: Any = None) -> None:
         allocation = _own_allocation(model)
     sparsity = requested_sparsity(model)
     infos = [part.describe() for part in parts]
+    require_finite(infos)
+    zeros = allocations.get(allocation)(infos, sparsity)
+    for part, count in zip(parts, zeros, strict=True):
+        part.target_zeros.assign(part.limit_zeros(count))
+
+
+def require_finite(infos: Iterable[allocations.WeightInfo]) -> None:
+    """Checks what an allocation is to rank.
+
+    Raises:
+        ValueError: if a weight is not finite.
+    """
     for info in infos:
         if not np.isfinite(info.values).all():
             raise ValueError(
                 "Weights must be finite when their sparsity is allocated. "
                 f"Received: NaN or infinity in {info.name!r}"
             )
-    zeros = allocations.get(allocation)(infos, sparsity)
-    for part, count in zip(parts, zeros, strict=True):
-        part.target_zeros.assign(part.limit_zeros(count))
 
 
 def _own_allocation(model: Any) -> allocations.GlobalMagnitude:

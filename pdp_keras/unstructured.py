@@ -45,17 +45,26 @@ class Unstructured(Mode):
         return thresholds.tracked_threshold(ops.stop_gradient(weights), zeros, bracket)
 
     def soft_masked_at(
-        self, weights: Tensor, threshold: Tensor, width: Width
+        self,
+        weights: Tensor,
+        threshold: Tensor,
+        width: Width,
+        max_gain: float = math.inf,
     ) -> Tensor:
         """`soft_masked` with a threshold that is known."""
-        return functional.soft_masked(weights, threshold, width(threshold))
+        return functional.soft_masked(weights, threshold, width(threshold), max_gain)
 
     def soft_masked(
-        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, width: Width
+        self,
+        weights: Tensor,
+        zeros: Tensor,
+        axes: KernelAxes,
+        width: Width,
+        max_gain: float = math.inf,
     ) -> Tensor:
-        """The weights times their soft mask, with PDP's gradient."""
+        """The weights times their soft mask, with PDP's gradient up to `max_gain`."""
         threshold = self.threshold(weights, zeros, axes)
-        return self.soft_masked_at(weights, threshold, width)
+        return self.soft_masked_at(weights, threshold, width, max_gain)
 
     def hard_masked(
         self,

@@ -45,7 +45,7 @@ class PDPWrapper(MaskedLayer):
             layers around its own: pruned channels stay in the layer as zeros.
         temperature: positive number, the paper's tau in units of w**2; or a
             `RelativeTemperature` (the default), in units of t**2.
-        allocation: `"uniform"`: each kernel gets `sparsity`; `"global"` or a
+        allocation: `"uniform"`: each kernel gets `sparsity`; `"global"`, `"lamp"` or a
             `GlobalMagnitude`: the callback decides at the end of warm-up, together
             with all other wrappers of the model.
         method: how the weights are masked in training: `"pdp"`, the name of another

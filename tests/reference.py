@@ -1,8 +1,10 @@
 """What the package computes, written again in NumPy to be obviously right.
 
-Everything sorts, loops and uses float64: slow, and with nothing in common with the
-code under test but the definitions.
+Everything sorts, loops and uses float64 or fractions: slow, and with nothing in common
+with the code under test but the definitions.
 """
+
+from fractions import Fraction
 
 import numpy as np
 
@@ -144,6 +146,21 @@ def global_counts(tensors, sparsity, max_sparsity):
         if counts[tensor] < limits[tensor]:
             counts[tensor] += 1
     return counts
+
+
+def lamp_scores(values):
+    """Each square over the sum of the squares from its own place in the order on.
+
+    The order is that of rising magnitudes, and of equal ones that of positions. In
+    fractions, which neither round nor overflow, until the last.
+    """
+    squares = [Fraction(float(value)) ** 2 for value in np.ravel(values)]
+    order = sorted(range(len(squares)), key=lambda index: (squares[index], index))
+    scores = np.zeros(len(squares))
+    for place, index in enumerate(order):
+        rest = sum(squares[other] for other in order[place:])
+        scores[index] = squares[index] / rest if rest else 0
+    return scores
 
 
 def erk_densities(shapes, sparsity):

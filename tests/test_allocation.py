@@ -182,6 +182,168 @@ def test_whether_a_ranking_moves_is_left_open_and_changes_no_single_one():
     assert [kind(weights(*tensors), 0.5) for kind in kinds] == [[1, 2]] * 3
 
 
+# id: weights, overall sparsity, zeros. A score is w**2 over the sum of the squares of
+# the weights of its tensor that come not before it in rising order.
+LAMP = {
+    # 1/17 and 1; 4/13 and 1.
+    "the-lowest-go": ([[1, 4], [2, 3]], 0.5, [1, 1]),
+    "signs-do-not-matter": ([[-4, 1], [-2, -3]], 0.5, [1, 1]),
+    # 1/5 and 1; 9/25 and 1: by magnitude it were [2, 0].
+    "no-layer-takes-all": ([[1, 2], [3, 4]], 0.5, [1, 1]),
+    # 1/14, 4/13 and 1 in both: in turns, the first before the second.
+    "twins": ([[3, 1, 2], [1, 2, 3]], 0.5, [2, 1]),
+    "twins-of-other-scales": ([[300, 100, 200], [1, 2, 3]], 0.5, [2, 1]),
+    # 1/4, 1/3, 1/2 and 1; 1/111, 1/11 and 1 as of 1, 10 and 100: alike weights stay.
+    "the-spread-counts": ([[1, 1, 1, 1], [1, 10**0.5, 10]], 3 / 7, [1, 2]),
+    # 1/2 and 1; 9/25 and 1; 1/4, 1/3, 1/2 and 1.
+    "equal-weights": ([[5, 5], [3, 4], [7, 7, 7, 7]], 0.25, [0, 0, 2]),
+    # 0 for every zero, also for the last of a tensor that has nothing else.
+    "zeros": ([[0, 0], [0, 1], [2, 0]], 0.5, [2, 1, 0]),
+    "zeros-in-all-positions": ([[0, 3, 0, 3], [0, 3, 3, 0]], 0.5, [2, 2]),
+    "nothing-but-zeros": ([[0, 0], [0, 0]], 0.75, [2, 1]),
+    # Each single weight is its tensor's largest: 1. The 100 have 1/100, 1/99, ...
+    "single-weights-stay": ([[1e-6], [1e6], np.ones(100)], 98 / 102, [0, 0, 98]),
+    "only-single-weights": ([[1], [2], [3]], 0.67, [1, 1, 0]),
+    "the-largest-go-by-position": ([[5], [1, 2], [9]], 0.75, [1, 2, 0]),
+    "the-smallest-float": ([[1e-45, 1e-45], [1, 3]], 0.25, [0, 1]),
+    "beyond-the-largest-square": ([[3e38, 3e38], [1, 3]], 0.25, [0, 1]),
+    "beyond-the-smallest-square": ([[1e-38, 3e38], [1, 3]], 0.25, [1, 0]),
+    # 1/37, 1/9, 1/2 and 1; 1/2 and 1.
+    "any-shape": ([[[1, 4], [2, 4]], [[3], [3]]], 0.5, [3, 0]),
+    "an-empty-tensor": ([[], [1, 2]], 0.5, [0, 1]),
+    "nothing": ([[1, 2], [3, 4]], 0.0, [0, 0]),
+    "one-layer": ([[3, 1, 2, 4]], 0.5, [2]),
+}
+
+
+@pytest.mark.parametrize(("tensors", "sparsity", "zeros"), LAMP.values(), ids=LAMP)
+def test_lamp(tensors, sparsity, zeros):
+    found = allocation.get("lamp")(weights(*tensors), sparsity)
+    assert found == zeros and all(type(count) is int for count in found)
+
+
+def test_lamp_takes_one_weight_after_the_other():
+    # 1/30, 4/29, 9/25, 1 and 1/3, 1/2, 1 and 1/17, 1.
+    tensors = weights([4, -1, 3, 2], [6, 6, -6], [2, 8])
+    order = [0, 2, 0, 1, 0, 1, 0, 1, 2]  # the tensors in the order of their scores
+    share = GlobalMagnitude(max_sparsity=1.0, score="lamp")
+    for total in range(9):
+        zeros = [order[:total].count(tensor) for tensor in range(3)]
+        assert share(tensors, total / 9) == zeros
+
+
+# id: weights, sparsity, floor, zeros of the ranking by LAMP
+LAMP_FLOORS = {
+    # Below 1/99, but for the 1 of the largest; 1/4, 1/3, 1/2 and 1.
+    "none": ([[1, 10, 100, 1000], [1, 1, 1, 1]], 0.5, 1.0, [3, 1]),
+    "two": ([[1, 10, 100, 1000], [1, 1, 1, 1]], 0.5, 0.5, [2, 2]),
+    "one": ([[1000, 1, 100, 10], [1, 1, 1, 1]], 0.25, 0.25, [1, 1]),
+    "floors-that-leave-too-little": ([[1, 2], [3]], 2 / 3, 0.5, [2, 0]),
+}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sparsity", "floor", "zeros"), LAMP_FLOORS.values(), ids=LAMP_FLOORS
+)
+def test_lamp_with_a_floor(tensors, sparsity, floor, zeros):
+    share = GlobalMagnitude(max_sparsity=floor, score="lamp")
+    assert share(weights(*tensors), sparsity) == zeros
+
+
+# Ties, zeros, single weights, and scales as far apart as float32 has them.
+MANTISSAS = st.sampled_from([-3, -2, -1, -0.5, 0, 0.5, 1, 1.75])
+LAMP_TENSORS = st.lists(
+    st.tuples(
+        numpy_st.arrays("float32", st.integers(1, 40), elements=MANTISSAS),
+        st.integers(-140, 126),
+    ).map(lambda pair: np.ldexp(*pair).astype("float32")),
+    min_size=1,
+    max_size=5,
+)
+EXTREMES = st.lists(
+    numpy_st.arrays(
+        "float32",
+        st.integers(1, 12),
+        elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(tensors=LAMP_TENSORS | EXTREMES, sparsity=SPARSITIES)
+def test_lamp_is_the_ranking_of_its_definition(tensors, sparsity):
+    found = allocation.get("lamp")(weights(*tensors), sparsity)
+    total = round(sparsity * sum(t.size for t in tensors))
+    assert sum(found) == total
+    # Its own sums are rounded: what it takes may tie, to a hair, with what it leaves.
+    scores = [np.sort(reference.lamp_scores(t)) for t in tensors]
+    taken = [s[:count] for s, count in zip(scores, found, strict=True)]
+    left = [s[count:] for s, count in zip(scores, found, strict=True)]
+    highest = max(np.concatenate(taken), default=0)
+    assert highest <= min(np.concatenate(left), default=1) * (1 + 1e-12)
+
+
+# What float64 squares, adds and divides by the largest of exactly: ties are ties.
+POWERS_OF_TWO = st.lists(
+    numpy_st.arrays(
+        "float32",
+        st.integers(1, 40),
+        elements=st.sampled_from([-2, -1, -0.5, 0, 0.25, 0.5, 1, 4]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(tensors=POWERS_OF_TWO, sparsity=SPARSITIES)
+def test_lamp_breaks_ties_by_position(tensors, sparsity):
+    found = allocation.get("lamp")(weights(*tensors), sparsity)
+    scores = [reference.lamp_scores(t) for t in tensors]
+    total = round(sparsity * sum(t.size for t in tensors))
+    pruned = reference.smallest(np.concatenate(scores), total)
+    ends = np.cumsum([t.size for t in tensors])[:-1]
+    assert found == [part.sum() for part in np.split(pruned, ends)]
+
+
+@given(
+    tensors=TENSORS,
+    sparsity=SPARSITIES,
+    exponents=st.lists(st.integers(-120, 120), min_size=5, max_size=5),
+)
+def test_lamp_does_not_see_the_scale_of_a_tensor(tensors, sparsity, exponents):
+    share = allocation.get("lamp")
+    scaled = [
+        np.ldexp(t, exponent) for t, exponent in zip(tensors, exponents, strict=False)
+    ]
+    assert share(weights(*scaled), sparsity) == share(weights(*tensors), sparsity)
+
+
+@given(tensors=TENSORS, kept=st.integers(0, 10))
+def test_lamp_leaves_every_tensor_a_weight_while_there_are_enough(tensors, kept):
+    tensors = [np.where(t == 0, np.float32(0.125), t) for t in tensors]
+    size = sum(t.size for t in tensors)
+    kept = min(size, len(tensors) + kept)
+    found = allocation.get("lamp")(weights(*tensors), 1 - kept / size)
+    assert sum(found) == size - kept
+    assert all(count < t.size for count, t in zip(found, tensors, strict=True))
+
+
+def test_lamp_looks_at_the_weights_only():
+    tensors = [np.float32([3, -1, 2]), np.float32([5, 4, -6])]
+    copies = [t.copy() for t in tensors]
+    allocation.get("lamp")(weights(*tensors), 0.4)
+    for tensor, copy in zip(tensors, copies, strict=True):
+        np.testing.assert_array_equal(tensor, copy)
+
+
+@pytest.mark.parametrize("score", ["l2", "", "LAMP", None, 1], ids=repr)
+def test_score_errors(score):
+    received = re.escape(f"['lamp', 'magnitude']. Received: score={score!r}")
+    with pytest.raises(ValueError, match=f"^score must be one of {received}$"):
+        GlobalMagnitude(score=score)
+
+
 @pytest.mark.parametrize(
     ("sizes", "sparsity", "zeros"),
     (
@@ -334,11 +496,11 @@ def test_callable_errors(returned, message):
 
 @pytest.mark.parametrize(
     ("written", "error"),
-    (("lamp", ValueError), ("", ValueError), (None, TypeError), (0.5, TypeError)),
+    (("lamb", ValueError), ("", ValueError), (None, TypeError), (0.5, TypeError)),
     ids=repr,
 )
 def test_get_errors(written, error):
-    message = r"one of \['erk', 'global', 'uniform'\], a mapping or a callable"
+    message = r"one of \['erk', 'global', 'lamp', 'uniform'\], a mapping or a callable"
     received = re.escape(f"Received: allocation={written!r}")
     with pytest.raises(error, match=rf"{message}\. {received}$"):
         allocation.get(written)
@@ -347,19 +509,22 @@ def test_get_errors(written, error):
 def test_get_gives_a_ranking_back():
     assert allocation.get(GlobalMagnitude(0.5)) == GlobalMagnitude(0.5)
     assert allocation.get("global") == GlobalMagnitude()
+    assert allocation.get("lamp") == GlobalMagnitude(1.0, True, "lamp")
+    assert GlobalMagnitude().score == "magnitude"
 
 
 @pytest.mark.parametrize(
     ("written", "deferred"),
     (
         ("global", True),
+        ("lamp", True),
         (GlobalMagnitude(0.9), True),
         ("uniform", False),
         ("erk", False),
         ({"a": 0.5}, False),
         (lambda infos, sparsity: [], False),
     ),
-    ids=("global", "object", "uniform", "erk", "mapping", "callable"),
+    ids=("global", "lamp", "object", "uniform", "erk", "mapping", "callable"),
 )
 def test_only_a_ranking_waits_for_trained_weights(written, deferred):
     assert allocation.is_deferred(written) is deferred
@@ -369,12 +534,18 @@ def test_only_a_ranking_waits_for_trained_weights(written, deferred):
 DEFERRED = {
     "uniform": ("uniform", None),
     "global": ("global", GlobalMagnitude()),
+    "lamp": ("lamp", GlobalMagnitude(1.0, moving=True, score="lamp")),
     "object": (GlobalMagnitude(0.5), GlobalMagnitude(0.5)),
     "config": ({"max_sparsity": 0.5}, GlobalMagnitude(0.5)),
     "moving": (GlobalMagnitude(moving=True), GlobalMagnitude(0.99, True)),
     "moving config": (
         {"max_sparsity": 0.5, "moving": False},
         GlobalMagnitude(0.5, moving=False),
+    ),
+    "score": (GlobalMagnitude(score="lamp"), GlobalMagnitude(0.99, None, "lamp")),
+    "score config": (
+        {"max_sparsity": 0.5, "moving": None, "score": "lamp"},
+        GlobalMagnitude(0.5, score="lamp"),
     ),
 }
 
@@ -387,9 +558,10 @@ def test_get_deferred_and_its_config(written, meant):
 
 
 @pytest.mark.parametrize(
-    "written", ("erk", "lamp", {"a": 0.5}, {}, None, len), ids=repr
+    "written", ("erk", "lamb", {"a": 0.5}, {}, None, len), ids=repr
 )
 def test_a_single_wrapper_cannot_share_with_others(written):
-    message = re.escape(f"Received: allocation={written!r}")
-    with pytest.raises(ValueError, match=rf"of a single wrapper must be .*{message}$"):
+    rule = "must be 'uniform', 'global', 'lamp' or a GlobalMagnitude"
+    message = re.escape(f"{rule}. Received: allocation={written!r}")
+    with pytest.raises(ValueError, match=f"of a single wrapper {message}$"):
         allocation.get_deferred(written)

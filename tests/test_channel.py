@@ -267,7 +267,7 @@ def test_a_model_of_single_wrappers(kind, tmp_path):
         x[:, :2],
         epochs=3,
         verbose=0,
-        callbacks=[PDPScheduleCallback(ramp_epochs=2)],
+        callbacks=[PDPScheduleCallback(ramp_epochs=2, ramp="linear")],
     ).history
     assert history["sparsity"] == [0.2, 0.4, 0.4]
     (row, _) = sparsity_report(strip_pruning(model)).rows

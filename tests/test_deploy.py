@@ -7,6 +7,7 @@ from image_models import mobile, randomized, zero_pointwise
 from keras import layers
 
 import pdp_keras
+from pdp_keras import state
 from pdp_keras.deploy_report import RUNS
 
 
@@ -146,6 +147,9 @@ def test_bad_arguments(arguments, error, message):
 
 def test_prune_for_xnnpack_chooses_what_pays():
     pruned = pdp_keras.prune_model(small(), 0.85, target="xnnpack")
+    # Not LAMP's, which spares small layers.
+    found = {w.deferred_allocation for w in state.find_wrappers(pruned)}
+    assert found == {pdp_keras.GlobalMagnitude()}
     chosen = [x.name for x in pruned.layers if isinstance(x, pdp_keras.PDPWrapper)]
     assert chosen == [
         *(f"conv2d{i}" for i in ("", *(["_1", "_2", "_3", "_4", "_5"]))),

@@ -109,6 +109,27 @@ def test_gradient_is_the_closed_form(threshold, width, jit_compile):
 
 
 @pytest.mark.parametrize("jit_compile", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("max_gain", (0.3, 1.0, 4.0, 1e9))
+def test_gradient_is_bounded(max_gain, jit_compile):
+    t, width = np.float32(0.1), np.float32(0.02)
+    upstream = np.float32(np.linspace(-2, 3, WEIGHTS.size))
+
+    def compute(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            masked = functional.soft_masked(w, t, width, max_gain)
+        return masked, tape.gradient(masked, w, output_gradients=upstream)
+
+    masked, gradient = compiled(compute, jit_compile)(tf.constant(WEIGHTS))
+    slope = reference.soft_masked_slope(WEIGHTS, t, width)
+    assert slope.max() > 13  # 1/2 + t**2 / (2 width**2) at the threshold
+    expected = upstream * np.minimum(slope, max_gain)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7)
+    unbounded = functional.soft_masked(*tensors(WEIGHTS, t, width))
+    np.testing.assert_allclose(masked, unbounded, rtol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize(("threshold", "width"), BANDS.values(), ids=BANDS)
 def test_slope_is_exact_to_float32(threshold, width, jit_compile):
     t, s = np.float32(threshold), np.float32(width)

@@ -439,7 +439,8 @@ def test_training_reaches_exactly_two_of_four(update):
         verbose=0,
         callbacks=[PDPScheduleCallback(warmup_epochs=1, ramp_epochs=2)],
     ).history
-    np.testing.assert_allclose(history["sparsity"], [0, 0.25, 0.5, 0.5])
+    # After half of the ramp 7/8 of 80 and of 30 weights: 70 and round(26.25).
+    np.testing.assert_allclose(history["sparsity"], [0, 96 / 220, 0.5, 0.5])
     assert history["loss"][-1] < history["loss"][0]
     for kernel in find_kernels(strip_pruning(pruned))[0]:
         nonzeros = np.count_nonzero(
@@ -550,6 +551,10 @@ ERRORS = {
     "no-sparsity": (
         lambda: prune_model(models.mlp(), "half", "2:4"),
         "in [0, 1): the fraction of zeros. Received: sparsity='half'",
+    ),
+    "lamp": (
+        lambda: prune_model(models.mlp(), mode="2:4", allocation="lamp"),
+        "leave `allocation` out. Received: allocation='lamp'",
     ),
     "allocation": (
         lambda: prune_model(models.mlp(), mode="2:4", allocation="erk"),

@@ -11,6 +11,7 @@ from keras import layers
 from pdp_keras import (
     GlobalMagnitude,
     PDPWrapper,
+    methods,
     prune_model,
     state,
     strip_pruning,
@@ -258,6 +259,66 @@ def test_allocations_that_need_no_warm_up(allocation, expected):
         for w in state.pruned_weights(pruned)
     }
     assert {name: zeros for name, zeros in targets.items() if zeros} == expected
+
+
+LAMP = GlobalMagnitude(1.0, moving=True, score="lamp")
+# id: arguments, what waits for the end of warm-up
+DEFAULTS = {
+    "pdp": ({}, LAMP),
+    "pdp by name": ({"mode": "unstructured", "method": "pdp"}, LAMP),
+    "pdp by its other name": ({"method": "idp"}, LAMP),
+    "pdp with an object": ({"method": methods.PDP()}, LAMP),
+    "pdp with None": ({"allocation": None}, LAMP),
+    "pdp with another": ({"allocation": "global"}, GlobalMagnitude()),
+    "pdp with none that waits": ({"allocation": "uniform"}, None),
+    "pdp of channels": ({"mode": "channel"}, GlobalMagnitude()),
+    "pdp of 2:4": ({"mode": "2:4"}, None),
+    "pdp_paper": ({"method": "pdp_paper"}, GlobalMagnitude()),
+    "pdp_paper of channels": (
+        {"method": "pdp_paper", "mode": "channel"},
+        GlobalMagnitude(),
+    ),
+    "pdp_paper of 2:4": ({"method": "pdp_paper", "mode": "2:4"}, None),
+    "gmp": ({"method": "gmp"}, GlobalMagnitude()),
+    "gmp with lamp": ({"method": "gmp", "allocation": "lamp"}, LAMP),
+    "gmp of channels": ({"method": "gmp", "mode": "channel"}, GlobalMagnitude()),
+    "dnw": ({"method": "dnw"}, GlobalMagnitude()),
+    "str": ({"method": "str"}, GlobalMagnitude()),
+    "rigl": ({"method": "rigl"}, GlobalMagnitude()),
+    "sr_ste of 2:4": ({"method": "sr_ste", "mode": "2:4"}, None),
+    "nisp": ({"method": "nisp", "mode": "channel"}, GlobalMagnitude()),
+}
+
+
+def waiting_for(model):
+    """The allocations of all that is pruned, each once."""
+    owners = [w for w in state.find_wrappers(model) if isinstance(w, PDPWrapper)]
+    return {x.deferred_allocation for x in [*owners, *state.channel_groups(model)]}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), DEFAULTS.values(), ids=DEFAULTS)
+def test_the_default_allocation_is_left_to_the_method(arguments, expected, tmp_path):
+    pruned = prune_model(models.mlp(8), **arguments)
+    assert waiting_for(pruned) == {expected}
+    pruned.save(tmp_path / "pruned.keras")
+    loaded = keras.models.load_model(tmp_path / "pruned.keras")
+    assert waiting_for(loaded) == {expected}
+
+
+def test_the_config_of_the_default_allocation():
+    pruned = prune_model(models.mlp(), 0.5)
+    config = pruned.get_layer("first").get_config()
+    lamp = {"max_sparsity": 1.0, "moving": True, "score": "lamp"}
+    assert config["allocation"] == lamp
+    # As those were written that had no other score.
+    old = {"max_sparsity": 0.99, "moving": None}
+    copy = PDPWrapper.from_config({**config, "allocation": old})
+    assert copy.deferred_allocation == GlobalMagnitude()
+
+
+@pytest.mark.parametrize("make", [encoder, recurrent], ids=["subclassed", "graph"])
+def test_all_layers_share_the_default_allocation(make):
+    assert waiting_for(prune_model(make(), 0.5)) == {LAMP}
 
 
 def test_erk_keeps_the_sum_and_spares_the_small_layer():

@@ -1,0 +1,115 @@
+"""What each part of PDP's recipe is worth: one change at a time.
+
+    python benchmarks/accuracy_ablation.py            # goes on where it stopped
+    python benchmarks/accuracy_ablation.py --optimizer=adam
+    python benchmarks/accuracy_ablation.py --print_only
+
+The networks, budgets and results file are those of `accuracy.py`; accuracy is that of
+the validation split, so that what is chosen here is not chosen on test images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import common
+from absl import app, flags
+from accuracy_networks import TASKS
+from accuracy_recipes import Recipe
+from accuracy_runs import Results, run_all
+from accuracy_training import Training
+
+_STRUCTURE = flags.DEFINE_string("structure", "98", "A sparsity in percent.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "How many runs of each.", 1)
+_JOBS = flags.DEFINE_integer("jobs", 2, "Trainings at a time, a core each.", 1)
+_OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Of all.")
+_PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Train nothing.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "benchmarks/results/accuracy.csv", "Results file, added to."
+)
+
+
+def _with(**settings: object) -> Recipe:
+    return dataclasses.replace(Recipe("pdp"), **settings)  # type: ignore[arg-type]
+
+
+def _gradient(name: str) -> Recipe:
+    return Recipe("pdp_other_gradient", {"gradient": name})
+
+
+ROWS: dict[str, Recipe] = {
+    "the default": Recipe("pdp"),
+    "for comparison: GMP by LAMP": Recipe("gmp", prune={"allocation": "lamp"}),
+    "gradient: at most 4": Recipe("pdp", {"max_gain": 4.0}),
+    "gradient: without a bound": Recipe("pdp", {"max_gain": None}),
+    "gradient: the mask": _gradient("mask"),
+    "gradient: 1 (straight-through)": _gradient("straight_through"),
+    "temperature: 4 t² at first": _with(prune={"factor": 4.0}),
+    "temperature: 2 t² at first": _with(prune={"factor": 2.0}),
+    "temperature: 0.3 t² at first": _with(prune={"factor": 0.3}),
+    "temperature: 0.1 t² at first": _with(prune={"factor": 0.1}),
+    "temperature: 1e-3 in all layers": _with(prune={"temperature": 1e-3}),
+    "fall: none": _with(schedule={"final_temperature": 1.0}),
+    "fall: to a tenth": _with(schedule={"final_temperature": 0.1}),
+    "fall: to a thousandth": _with(schedule={"final_temperature": 0.001}),
+    "fall: from the ramp's beginning": _with(schedule={"fall": (0.0, 1.0)}),
+    "fall: 0.25 to 0.75 of the ramp": _with(schedule={"fall": (0.25, 0.75)}),
+    "fall: half of it after the ramp": _with(schedule={"fall": (0.5, 1.5)}),
+    "allocation: LAMP, once": _with(
+        prune={"allocation": {"max_sparsity": 1.0, "score": "lamp", "moving": False}}
+    ),
+    "allocation: global, moving": _with(prune={"allocation": {"moving": True}}),
+    "allocation: global, once": _with(prune={"allocation": "global"}),
+    "allocation: ERK": _with(prune={"allocation": "erk"}),
+    "allocation: uniform": _with(prune={"allocation": "uniform"}),
+    "ramp: a straight line": _with(schedule={"ramp": "linear"}),
+    "ramp: by epoch": _with(schedule={"update": "epoch"}),
+    "ramp: 0.3 of the run": _with(ramp=0.3),
+    "ramp: 0.7 of the run": _with(ramp=0.7),
+    "warm-up: none": _with(warmup=0.0),
+    "warm-up: 0.3 of the run": _with(warmup=0.3),
+    "weight decay: 5e-4": _with(weight_decay=5e-4),
+    "for comparison: dense": Recipe("dense"),
+}
+
+
+def training(network: str, recipe: Recipe, seed: int) -> Training:
+    """What a row is for a network and a seed."""
+    settings = dataclasses.asdict(recipe)
+    del settings["learned"]
+    structure = "dense" if recipe.method == "dense" else _STRUCTURE.value
+    return Training(
+        network, structure, seed=seed, optimizer=_OPTIMIZER.value, **settings
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Trains and prints the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
+    results = Results(pathlib.Path(_OUTPUT.value).expanduser())
+    print(common.describe_machine())
+    cells = {
+        name: {
+            network: [training(network, recipe, seed) for seed in range(_SEEDS.value)]
+            for network in TASKS
+        }
+        for name, recipe in ROWS.items()
+    }
+    if not _PRINT_ONLY.value:
+        wanted = [t for row in cells.values() for cell in row.values() for t in cell]
+        run_all(sorted(wanted, key=lambda one: one.seed), results, _JOBS.value)
+    print(f"\nValidation accuracy, {_STRUCTURE.value} %, {_OPTIMIZER.value}")
+    print("| | " + " | ".join(TASKS) + " |")
+    print("| --- |" + " --- |" * len(TASKS))
+    for name, row in cells.items():
+        texts = []
+        for cell in row.values():
+            found = [results[one]["validation"] for one in cell if results[one]]
+            texts.append(common.mean_and_std(found) if found else "")
+        print(f"| {name} | " + " | ".join(texts) + " |")
+
+
+if __name__ == "__main__":
+    app.run(main)
