@@ -34,7 +34,7 @@ _RECIPE = training.Recipe(epochs=40, warmup_epochs=4, ramp_epochs=20, batch_size
 # Of each run: sparsity, arguments of the callback, and what to see.
 _RUNS = {
     "good: validation follows training, and has time to recover": (0.95, {}),
-    "soft to the end: what is soft was never tested hard": (
+    "soft to the end: validation, whose mask is hard, comes apart": (
         0.95,
         {"final_temperature": 1.0},
     ),
@@ -60,7 +60,9 @@ def draw_temperatures(path: pathlib.Path) -> None:
         right.plot(scores, slope, label=label)
     left.set(title="the mask m", xlabel="|w| / t")
     right.set(title="its gradient, d(m w) / dw", xlabel="|w| / t", ylim=(0, 6))
-    right.annotate("to 50", (1.0, 5.6), ha="center", fontsize="small")
+    right.axhline(1.0, color="black", linestyle=":", linewidth=1)
+    right.annotate("the default bound", (0.02, 1.1), fontsize="small")
+    right.annotate("to 50", (1.03, 5.6), fontsize="small")
     left.legend(fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=100)
@@ -85,7 +87,7 @@ def draw_runs(path: pathlib.Path) -> None:
         schedule = pdp_keras.PDPScheduleCallback(**(given | changes))
         history, _ = training.fit(pruned, images, _RECIPE, 0, schedule)
         pdp_keras.plot.plot_training(history, ax=axis)
-        axis.set_title(title)
+        axis.set_title(title, pad=24)  # above the legend
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)

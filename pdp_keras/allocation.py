@@ -105,15 +105,14 @@ class GlobalMagnitude:
         total = count_zeros(sparsity, sum(sizes))
         limits = self._limits(sizes, sparsity, total)
         score = _SCORES[self.score]
-        # Weights beyond a tensor's limit rank last: they can never be taken.
-        ranked = [
-            _forbid_largest(score(np.abs(np.ravel(w.values)).astype("float64")), limit)
-            for w, limit in zip(weights, limits, strict=True)
-        ]
-        owner = np.repeat(np.arange(len(sizes)), sizes)
-        chosen = np.argsort(np.concatenate(ranked), kind="stable")[:total]
-        counts = np.bincount(owner[chosen], minlength=len(sizes))
-        return [int(count) for count in counts]
+        ranked = []
+        for weight, limit in zip(weights, limits, strict=True):
+            magnitudes = np.sort(np.abs(np.ravel(weight.values)))
+            scores = score(magnitudes.astype("float64"))
+            # Beyond a tensor's limit they rank last: they can never be taken.
+            scores[limit:] = np.inf
+            ranked.append(scores)
+        return _count_smallest(ranked, total)
 
     def _limits(self, sizes: list[int], sparsity: float, total: int) -> list[int]:
         shares = [max(self.max_sparsity, sparsity) * size for size in sizes]
@@ -126,26 +125,35 @@ class GlobalMagnitude:
 
 
 def _lamp(magnitudes: np.ndarray) -> np.ndarray:
-    order = np.argsort(magnitudes, kind="stable")
     # Relative to the largest, so that no square overflows.
-    squares = np.square(magnitudes[order] / max(magnitudes.max(initial=0.0), _TINY))
+    squares = np.square(magnitudes / max(magnitudes.max(initial=0.0), _TINY))
     not_smaller = np.cumsum(squares[::-1])[::-1]
-    scores = np.empty_like(squares)
-    scores[order] = squares / np.maximum(not_smaller, _TINY)
-    return scores
+    return squares / np.maximum(not_smaller, _TINY)
 
 
 _TINY = np.finfo("float64").tiny
+# From the magnitudes of a tensor, sorted, to scores, which are sorted, too.
 _SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "magnitude": lambda magnitudes: magnitudes,
     "lamp": _lamp,
 }
 
 
-def _forbid_largest(magnitudes: np.ndarray, limit: int) -> np.ndarray:
-    if limit < magnitudes.size:
-        magnitudes[np.argsort(magnitudes, kind="stable")[limit:]] = np.inf
-    return magnitudes
+def _count_smallest(ranked: list[np.ndarray], total: int) -> list[int]:
+    """How many of each sorted array are among the `total` smallest; the first first."""
+    if not total:
+        return [0] * len(ranked)
+    # A selection: millions of weights need not be sorted among each other.
+    largest = np.partition(np.concatenate(ranked), total - 1)[total - 1]
+    below = [int(np.searchsorted(scores, largest, "left")) for scores in ranked]
+    up_to = [int(np.searchsorted(scores, largest, "right")) for scores in ranked]
+    left = total - sum(below)
+    counts = []
+    for less, not_more in zip(below, up_to, strict=True):
+        taken = min(left, not_more - less)
+        counts.append(less + taken)
+        left -= taken
+    return counts
 
 
 def erk(weights: Sequence[WeightInfo], sparsity: float) -> list[int]:

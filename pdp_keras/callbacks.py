@@ -278,8 +278,10 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             )
 
 
-# A ranking of all weights costs more than a step of a small network.
+# A ranking of all weights costs more than a step. It is made at the first step of each
+# epoch of the ramp, and in an epoch after so many steps and such a part of the ramp.
 _STEPS_OF_A_RANKING = 100
+_RANKINGS_OF_A_RAMP = 20
 
 
 class _Run:
@@ -415,9 +417,10 @@ class _Run:
         if moment.step < 0:
             return True
         # Counted from the epoch's first step, where a resumed run begins, too.
+        ramp_steps = moment.ramp.ramp_epochs * moment.steps_per_epoch
+        steps = max(_STEPS_OF_A_RANKING, int(ramp_steps / _RANKINGS_OF_A_RAMP))
         now = moment.step % moment.steps_per_epoch
-        before = now - moment.stride
-        return now // _STEPS_OF_A_RANKING > before // _STEPS_OF_A_RANKING
+        return now // steps > (now - moment.stride) // steps
 
     def _rank(self, fraction: float) -> None:
         """Shares the sparsity of this fraction out by what the weights are now."""

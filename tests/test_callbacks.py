@@ -1,6 +1,7 @@
 """PDPScheduleCallback in fit, in a loop of one's own, and across interruptions."""
 
 import csv
+import math
 import subprocess
 import sys
 
@@ -859,6 +860,44 @@ def test_what_the_default_allocation_gives_to_layers_of_equal_weights(
     schedule.start(model, epochs=1)
     schedule.start_epoch(0)
     assert zeros(model) == expected
+
+
+# id: steps in an epoch, warm-up, ramp, the steps (of all epochs) of the rankings
+RANKINGS = {
+    "one an epoch": (30, 1, 3, [30, 60, 90, 119]),
+    "every 100 steps": (250, 1, 2, [250, 350, 450, 500, 600, 700, 749]),
+    "a twentieth of the ramp": (
+        400,
+        0,
+        10,
+        sorted([*range(0, 4000, 400), *range(200, 4000, 400), 3999]),
+    ),
+    "from the middle of an epoch": (40, 0.5, 2, [20, 40, 80, 99]),
+}
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "ramp", "expected"), RANKINGS.values(), ids=RANKINGS
+)
+def test_when_a_moving_ranking_is_made(steps, warmup, ramp, expected, monkeypatch):
+    model = compiled(0.5)
+    rank, found, now = GlobalMagnitude.__call__, [], []
+
+    def remember(self, weights, sparsity):
+        found.append(now[-1])
+        return rank(self, weights, sparsity)
+
+    monkeypatch.setattr(GlobalMagnitude, "__call__", remember)
+    schedule = PDPScheduleCallback(warmup_epochs=warmup, ramp_epochs=ramp)
+    epochs = math.ceil(warmup + ramp) + 1
+    schedule.start(model, epochs=epochs, steps_per_epoch=steps)
+    for epoch in range(epochs):
+        now.append(epoch * steps)
+        schedule.start_epoch(epoch)
+        for step in range(steps):
+            now.append(epoch * steps + step)
+            schedule.start_step(step)
+    assert sorted(set(found)) == expected
 
 
 @pytest.mark.parametrize("allocation", ["global", "lamp"])
