@@ -27,7 +27,7 @@ import common
 import numpy as np
 from absl import app, flags
 from accuracy_networks import TASKS
-from accuracy_recipes import RECIPES, UNSTRUCTURED, Recipe
+from accuracy_recipes import LEARNED, RECIPES, UNSTRUCTURED
 from accuracy_runs import Results, Row, run_all
 from accuracy_training import Training
 
@@ -80,21 +80,25 @@ def kind_of(structure: str) -> str:
 def training(
     network: str,
     structure: str,
-    recipe: Recipe,
+    recipe: Training,
     seed: int = 0,
     optimizer: str = "sgd",
     **arguments: Any,
 ) -> Training:
     """What a recipe is for a network, a structure and a seed."""
-    settings = dataclasses.asdict(recipe)
-    settings["arguments"] = settings["arguments"] | arguments
-    if _QUICK.value:
-        settings |= {"epochs": 2, "images": 6000}
     if recipe.method == "dense":
         structure = "dense"  # One training for all columns.
-    if settings.pop("learned"):
+    if recipe.method in LEARNED:
         structure = "98"  # Which it does not heed.
-    return Training(network, structure, seed=seed, optimizer=optimizer, **settings)
+    return dataclasses.replace(
+        recipe,
+        network=network,
+        structure=structure,
+        seed=seed,
+        optimizer=optimizer,
+        arguments=recipe.arguments | arguments,
+        **({"epochs": 2, "images": 6000} if _QUICK.value else {}),
+    )
 
 
 def tune(network: str, kind: str, results: Results) -> None:
@@ -103,16 +107,16 @@ def tune(network: str, kind: str, results: Results) -> None:
         training(network, _TUNED_AT[kind], recipe)
         for name in chosen_methods(network, kind)
         for recipe in RECIPES[kind][name]
-        if recipe.learned is None and len(RECIPES[kind][name]) > 1
+        if len(RECIPES[kind][name]) > 1
     ]
     run_all(candidates, results, _JOBS.value)
 
 
-def best(network: str, structure: str, name: str, results: Results) -> Recipe:
+def best(network: str, structure: str, name: str, results: Results) -> Training:
     """The candidate of the best validation accuracy; the first one until tuned."""
     kind = kind_of(structure)
 
-    def accuracy(recipe: Recipe) -> float:
+    def accuracy(recipe: Training) -> float:
         row = results[training(network, _TUNED_AT[kind], recipe)]
         return row["validation"] if row else -1.0
 
@@ -131,11 +135,11 @@ def final(network: str, structure: str, name: str, results: Results) -> list[Tra
     recipe = best(network, structure, name, results)
     seeds = 1 if _QUICK.value else _SEEDS.value
     arguments = {}
-    if recipe.learned:
+    if name in LEARNED:
         reached = reach(network, recipe, results)
         if structure not in reached:
             return []
-        arguments = {recipe.learned[0]: reached[structure]}
+        arguments = {LEARNED[name][0]: reached[structure]}
     return [
         training(network, structure, recipe, seed, _OPTIMIZER.value, **arguments)
         for seed in range(seeds)
@@ -149,16 +153,15 @@ def find_learned(network: str, results: Results) -> None:
         searches = [
             pool.submit(reach, network, UNSTRUCTURED[name][0], results)
             for name in chosen_methods(network, "unstructured")
-            if UNSTRUCTURED[name][0].learned
+            if name in LEARNED
         ]
         for search in searches:
             search.result()
 
 
-def reach(network: str, recipe: Recipe, results: Results) -> dict[str, float]:
+def reach(network: str, recipe: Training, results: Results) -> dict[str, float]:
     """The argument that brings a learned sparsity to each level."""
-    assert recipe.learned is not None
-    name, low, high = recipe.learned
+    name, low, high = LEARNED[recipe.method]
     tried: dict[float, float] = {}
     reached = {}
     for level in (s for s in structures() if kind_of(s) == "unstructured"):
@@ -216,8 +219,10 @@ def print_tables(results: Results) -> None:
                 rows = rows_of(network, structure, name, results)
                 cells.append(describe_cell(name, structure, rows))
                 costs += rows
-            seconds = np.median([row["seconds"] for row in costs]) if costs else 0
-            memory = np.median([row["megabytes"] for row in costs]) if costs else 0
+            if not costs:
+                continue
+            seconds = np.median([row["seconds"] for row in costs])
+            memory = np.median([row["megabytes"] for row in costs])
             print(
                 f"| {name} | "
                 + " | ".join(cells)

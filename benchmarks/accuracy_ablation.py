@@ -16,7 +16,7 @@ import pathlib
 import common
 from absl import app, flags
 from accuracy_networks import TASKS
-from accuracy_recipes import Recipe
+from accuracy_recipes import recipe
 from accuracy_runs import Results, run_all
 from accuracy_training import Training
 
@@ -30,57 +30,53 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
-def _with(**settings: object) -> Recipe:
-    return dataclasses.replace(Recipe("pdp"), **settings)  # type: ignore[arg-type]
-
-
-def _gradient(name: str) -> Recipe:
-    return Recipe("pdp_other_gradient", {"gradient": name})
-
-
-ROWS: dict[str, Recipe] = {
-    "the default": Recipe("pdp"),
-    "for comparison: GMP by LAMP": Recipe("gmp", prune={"allocation": "lamp"}),
-    "gradient: at most 4": Recipe("pdp", {"max_gain": 4.0}),
-    "gradient: without a bound": Recipe("pdp", {"max_gain": None}),
-    "gradient: the mask": _gradient("mask"),
-    "gradient: 1 (straight-through)": _gradient("straight_through"),
-    "temperature: 4 t² at first": _with(prune={"factor": 4.0}),
-    "temperature: 2 t² at first": _with(prune={"factor": 2.0}),
-    "temperature: 0.3 t² at first": _with(prune={"factor": 0.3}),
-    "temperature: 0.1 t² at first": _with(prune={"factor": 0.1}),
-    "temperature: 1e-3 in all layers": _with(prune={"temperature": 1e-3}),
-    "fall: none": _with(schedule={"final_temperature": 1.0}),
-    "fall: to a tenth": _with(schedule={"final_temperature": 0.1}),
-    "fall: to a thousandth": _with(schedule={"final_temperature": 0.001}),
-    "fall: from the ramp's beginning": _with(schedule={"fall": (0.0, 1.0)}),
-    "fall: 0.25 to 0.75 of the ramp": _with(schedule={"fall": (0.25, 0.75)}),
-    "fall: half of it after the ramp": _with(schedule={"fall": (0.5, 1.5)}),
-    "allocation: LAMP, once": _with(
-        prune={"allocation": {"max_sparsity": 1.0, "score": "lamp", "moving": False}}
+ROWS: dict[str, Training] = {
+    "the default": recipe("pdp"),
+    "for comparison: GMP by LAMP": recipe("gmp", prune={"allocation": "lamp"}),
+    "gradient: at most 4": recipe("pdp", {"max_gain": 4.0}),
+    "gradient: without a bound": recipe("pdp", {"max_gain": None}),
+    "gradient: the mask": recipe("pdp_other_gradient", {"gradient": "mask"}),
+    "gradient: 1 (straight-through)": recipe(
+        "pdp_other_gradient", {"gradient": "straight_through"}
     ),
-    "allocation: global, moving": _with(prune={"allocation": {"moving": True}}),
-    "allocation: global, once": _with(prune={"allocation": "global"}),
-    "allocation: ERK": _with(prune={"allocation": "erk"}),
-    "allocation: uniform": _with(prune={"allocation": "uniform"}),
-    "ramp: a straight line": _with(schedule={"ramp": "linear"}),
-    "ramp: by epoch": _with(schedule={"update": "epoch"}),
-    "ramp: 0.3 of the run": _with(ramp=0.3),
-    "ramp: 0.7 of the run": _with(ramp=0.7),
-    "warm-up: none": _with(warmup=0.0),
-    "warm-up: 0.3 of the run": _with(warmup=0.3),
-    "weight decay: 5e-4": _with(weight_decay=5e-4),
-    "for comparison: dense": Recipe("dense"),
+    "temperature: 4 t² at first": recipe("pdp", prune={"factor": 4.0}),
+    "temperature: 2 t² at first": recipe("pdp", prune={"factor": 2.0}),
+    "temperature: 0.3 t² at first": recipe("pdp", prune={"factor": 0.3}),
+    "temperature: 0.1 t² at first": recipe("pdp", prune={"factor": 0.1}),
+    "temperature: 1e-3 in all layers": recipe("pdp", prune={"temperature": 1e-3}),
+    "fall: none": recipe("pdp", schedule={"final_temperature": 1.0}),
+    "fall: to a tenth": recipe("pdp", schedule={"final_temperature": 0.1}),
+    "fall: to a thousandth": recipe("pdp", schedule={"final_temperature": 0.001}),
+    "fall: from the ramp's beginning": recipe("pdp", schedule={"fall": (0.0, 1.0)}),
+    "fall: 0.25 to 0.75 of the ramp": recipe("pdp", schedule={"fall": (0.25, 0.75)}),
+    "fall: half of it after the ramp": recipe("pdp", schedule={"fall": (0.5, 1.5)}),
+    "allocation: LAMP, once": recipe(
+        "pdp",
+        prune={"allocation": {"max_sparsity": 1.0, "score": "lamp", "moving": False}},
+    ),
+    "allocation: global, moving": recipe("pdp", prune={"allocation": {"moving": True}}),
+    "allocation: global, once": recipe("pdp", prune={"allocation": "global"}),
+    "allocation: ERK": recipe("pdp", prune={"allocation": "erk"}),
+    "allocation: uniform": recipe("pdp", prune={"allocation": "uniform"}),
+    "ramp: a straight line": recipe("pdp", schedule={"ramp": "linear"}),
+    "ramp: by epoch": recipe("pdp", schedule={"update": "epoch"}),
+    "ramp: 0.3 of the run": recipe("pdp", ramp=0.3),
+    "ramp: 0.7 of the run": recipe("pdp", ramp=0.7),
+    "warm-up: none": recipe("pdp", warmup=0.0),
+    "warm-up: 0.3 of the run": recipe("pdp", warmup=0.3),
+    "weight decay: 5e-4": recipe("pdp", weight_decay=5e-4),
+    "for comparison: dense": recipe("dense"),
 }
 
 
-def training(network: str, recipe: Recipe, seed: int) -> Training:
+def training(network: str, change: Training, seed: int) -> Training:
     """What a row is for a network and a seed."""
-    settings = dataclasses.asdict(recipe)
-    del settings["learned"]
-    structure = "dense" if recipe.method == "dense" else _STRUCTURE.value
-    return Training(
-        network, structure, seed=seed, optimizer=_OPTIMIZER.value, **settings
+    return dataclasses.replace(
+        change,
+        network=network,
+        structure="dense" if change.method == "dense" else _STRUCTURE.value,
+        seed=seed,
+        optimizer=_OPTIMIZER.value,
     )
 
 
@@ -92,10 +88,10 @@ def main(argv: list[str]) -> None:
     print(common.describe_machine())
     cells = {
         name: {
-            network: [training(network, recipe, seed) for seed in range(_SEEDS.value)]
+            network: [training(network, change, seed) for seed in range(_SEEDS.value)]
             for network in TASKS
         }
-        for name, recipe in ROWS.items()
+        for name, change in ROWS.items()
     }
     if not _PRINT_ONLY.value:
         wanted = [t for row in cells.values() for cell in row.values() for t in cell]
