@@ -2,8 +2,8 @@
 
 Every method has three candidates, of which validation accuracy chooses one for each
 network (see `accuracy.py`); those that learn their sparsity are brought to it instead,
-in up to six trainings a cell. The first candidate follows the paper, or its authors'
-code, in parts of the run.
+in up to four trainings a level. The first candidate follows the paper, or its authors'
+code, in parts of the run; of PDP it is the library's default.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ def _paper(temperature: float) -> Training:
 
 _DENSE = (recipe("dense"),)
 
-# The first row of each is the library's default.
 UNSTRUCTURED: dict[str, tuple[Training, ...]] = {
     "dense": _DENSE,
     "pdp": (
