@@ -286,7 +286,8 @@ def test_a_subclassed_model_is_trained_saved_loaded_and_stripped(tmp_path):
         verbose=0,
         callbacks=[schedule],
     ).history
-    np.testing.assert_allclose(history["sparsity"], [0.25, 0.5, 0.5, 0.5], atol=0.02)
+    # After half of the ramp 7/8 of the target.
+    np.testing.assert_allclose(history["sparsity"], [7 / 16, 0.5, 0.5, 0.5], atol=0.02)
     assert history["loss"][-1] < history["loss"][0]
     pruned.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
