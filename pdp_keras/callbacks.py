@@ -51,8 +51,8 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             at first. None leaves it to the method.
         update: `"epoch"` (as in the paper) changes the sparsity at the start of an
             epoch, `"step"` before every step (with `steps_per_execution`, before
-            every execution). None leaves it to the method. A `schedule` always works
-            by step.
+            every execution; in a ramp of more than 200 steps, about a hundred times).
+            None leaves it to the method. A `schedule` always works by step.
         final_temperature: the temperature falls geometrically to this fraction of its
             own value, so that the mask is all but hard before it is rounded. 1 keeps
             the paper's constant temperature. None leaves it to the method.
@@ -158,6 +158,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             *self._phases(method, epochs, steps_per_epoch or 0),
             epochs,
             steps_per_epoch or 0,
+            isinstance(self.schedule, LinearRamp),
         )
 
     def start_epoch(self, epoch: int) -> None:
@@ -190,6 +191,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         """The fraction pruned now, of all weights (or channels) that can be."""
         run = self._started()
         run.count_learned()
+        run.sync()
         return state.current_sparsity(run.parts)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -282,6 +284,9 @@ class PDPScheduleCallback(keras.callbacks.Callback):
 # epoch of the ramp, and in an epoch after so many steps and such a part of the ramp.
 _STEPS_OF_A_RANKING = 100
 _RANKINGS_OF_A_RAMP = 20
+# A long ramp by step changes its counters so many times: to set them costs time. On JAX,
+# where all variables are brought up to date for it, it is as much as a small step.
+_CHANGES_OF_A_RAMP = 100
 
 
 class _Run:
@@ -296,6 +301,7 @@ class _Run:
         temperature: TemperatureFall,
         epochs: int,
         steps_per_epoch: int,
+        is_a_ramp: bool,
     ) -> None:
         self.model = model
         self.method = method
@@ -319,8 +325,12 @@ class _Run:
         self.moving = state.moving_allocation(model, method, allocation)
         # The fraction at which the last ranking was made, and what it gave to each.
         self.ranked: tuple[float, list[int]] = (0.0, [0] * len(self.parts))
-        self.has_ranked = False
         self.moment: Moment | None = None
+        # Not rounded: what a user schedules step by step, and what is rare by itself.
+        self.steps_of_a_change = 1
+        if is_a_ramp and type(method).is_due is Method.is_due:
+            steps = ramp.ramp_epochs * steps_per_epoch
+            self.steps_of_a_change = max(1, int(steps / _CHANGES_OF_A_RAMP))
 
     def stride_to(self, step: int) -> int:
         """How many steps after the last moment this one is."""
@@ -330,15 +340,17 @@ class _Run:
     def count_learned(self) -> None:
         """Has a method that learns its sparsity count what the last step made of it."""
         if self.method.learns_sparsity and self.moment is not None:
-            self._sync()
+            self.sync()
             self.method.count(self.parts)
 
     def move_to(self, position: float, moment: Moment, fraction: float) -> None:
         """Sets temperature, sparsity and masks for a position in the run."""
         self.moment = moment
         scale = self.temperature(position)
-        if scale != self.scale:
-            self._sync()
+        if scale != self.scale and (
+            scale == self.temperature.final or self._may_change(moment)
+        ):
+            self.sync()
             for variable in self.scales.values():
                 variable.assign(scale)
             self.scale = scale
@@ -350,14 +362,14 @@ class _Run:
             self._update(moment)
 
     def _update(self, moment: Moment) -> None:
-        self._sync()
+        self.sync()
         optimizer = getattr(self.model, "optimizer", None)
         self.method.update(self.parts, moment, optimizer)
 
     def _set_fraction(self, fraction: float, moment: Moment) -> None:
         """Prunes this fraction of every target; never less than before."""
         if not self.zeros:
-            self._sync()
+            self.sync()
             self.zeros = [read_integer(part.zeros) for part in self.parts]
         # Not before something is to go: a dense phase may still train the weights.
         if not self.targets and fraction > 0:
@@ -375,7 +387,8 @@ class _Run:
             and self._must_rank(moment, fraction)
         ):
             self._rank(fraction)
-            self.has_ranked = True
+        elif 0 < fraction < 1 and not self._may_change(moment):
+            return
         may_fall = self.method.may_fall or self.moving is not None
         counts = [
             max(0 if may_fall else now, count)
@@ -383,11 +396,25 @@ class _Run:
         ]
         if counts == self.zeros:
             return
-        self._sync()
+        self.sync()
         for part, now, count in zip(self.parts, self.zeros, counts, strict=True):
             if count != now:
                 part.zeros.assign(count)
         self.zeros = counts
+
+    def _may_change(self, moment: Moment) -> bool:
+        """Whether counters are set at this moment, if it is not the end of the ramp."""
+        return self._comes_round(moment, self.steps_of_a_change)
+
+    def _comes_round(self, moment: Moment, steps: int) -> bool:
+        """Whether so many steps have gone by, counted from the epoch's first one.
+
+        There a resumed run begins, too.
+        """
+        if moment.step < 0:  # by epoch
+            return True
+        now = moment.step % self.steps_per_epoch
+        return now // steps > (now - moment.stride) // steps
 
     def _is_behind(self, fraction: float) -> bool:
         """Whether a run before this one has pruned more than this fraction."""
@@ -410,22 +437,18 @@ class _Run:
     def _must_rank(self, moment: Moment, fraction: float) -> bool:
         if self.method.reallocates:
             return True
-        if not self.has_ranked:
+        if self.ranked[0] == 0:  # not yet
             return True
         if fraction == 1:  # for the last time
             return self.ranked[0] < 1
-        if moment.step < 0:
-            return True
-        # Counted from the epoch's first step, where a resumed run begins, too.
         ramp_steps = moment.ramp.ramp_epochs * moment.steps_per_epoch
         steps = max(_STEPS_OF_A_RANKING, int(ramp_steps / _RANKINGS_OF_A_RAMP))
-        now = moment.step % moment.steps_per_epoch
-        return now // steps > (now - moment.stride) // steps
+        return self._comes_round(moment, steps)
 
     def _rank(self, fraction: float) -> None:
         """Shares the sparsity of this fraction out by what the weights are now."""
         assert self.moving is not None
-        self._sync()
+        self.sync()
         infos = [
             dataclasses.replace(part.describe(), values=values)
             for part, values in zip(
@@ -444,11 +467,13 @@ class _Run:
         return [part.limit_zeros(zeros) for part, zeros in pairs]
 
     def _fix_targets(self) -> list[int]:
+        self.sync()
         # Once something is pruned the targets stand, also in a resumed run.
         state.fix_targets(self.model, None if any(self.zeros) else self.allocation)
         return [read_integer(part.target_zeros) for part in self.parts]
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """Brings the variables up to date, before one is read or set."""
         # On JAX the trainer holds the newest values; variables lag within an epoch.
         sync = getattr(self.model, "jax_state_sync", None)
         if sync is not None:

@@ -76,7 +76,6 @@ class PaperPDP(PDP):
     name = "pdp_paper"
     ramp = "linear"
     goes_by_step = False
-    reallocates = False
     default_temperature = AbsoluteTemperature(1e-4)
     final_temperature = 1.0
 

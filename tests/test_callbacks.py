@@ -900,6 +900,48 @@ def test_when_a_moving_ranking_is_made(steps, warmup, ramp, expected, monkeypatc
     assert sorted(set(found)) == expected
 
 
+# Steps in an epoch, epochs of the ramp, what else; the steps at which counters change.
+CHANGES = {
+    "short": (30, 2, {}, list(range(60))),
+    "long": (150, 2, {}, [*range(0, 300, 3), 299]),
+    # Counted from the first step of an epoch, where a resumed run begins.
+    "odd epochs": (
+        100,
+        3,
+        {},
+        [*range(0, 100, 3), *range(100, 200, 3), *range(200, 300, 3)],
+    ),
+    "a schedule": (
+        150,
+        None,
+        {"schedule": lambda step: min(1, (step + 1) / 300)},
+        list(range(300)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("steps", "ramp", "arguments", "expected"), CHANGES.values(), ids=CHANGES
+)
+def test_a_long_ramp_changes_about_a_hundred_times(steps, ramp, arguments, expected):
+    layer = PDPWrapper(keras.layers.Dense(100), sparsity=0.9)
+    model = keras.Sequential([keras.Input((100,)), layer])
+    if ramp is not None:
+        arguments = {"ramp_epochs": ramp, "ramp": "linear", **arguments}
+    schedule = PDPScheduleCallback(final_temperature=1, **arguments)
+    schedule.start(model, epochs=3, steps_per_epoch=steps)
+    found, now = [], 0
+    for epoch in range(3):
+        schedule.start_epoch(epoch)
+        for step in range(steps):
+            schedule.start_step(step)
+            if zeros(model) != [now]:
+                found.append(epoch * steps + step)
+                (now,) = zeros(model)
+    assert found == expected
+    assert now == 9000
+
+
 @pytest.mark.parametrize("allocation", ["global", "lamp"])
 def test_a_ramp_that_begins_again_takes_nothing_back(allocation):
     model = compiled(0.5, allocation=allocation)

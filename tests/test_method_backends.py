@@ -37,8 +37,11 @@ for name, method in methods._METHODS.items():
     pruned.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     before = [(v, numpy(v).copy()) for v in pruned.trainable_variables]
     schedule = pdp_keras.PDPScheduleCallback(ramp_epochs=1)
+    seen = []  # also within an epoch, in which variables lag behind on JAX
+    reader = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(schedule.sparsity))
     history = pruned.fit(x, y, epochs=2, batch_size=4, verbose=0, shuffle=False,
-                         callbacks=[schedule]).history
+                         callbacks=[schedule, reader]).history
     with warnings.catch_warnings():
         if method.learns_sparsity:
             warnings.simplefilter("ignore", UserWarning)
@@ -48,6 +51,7 @@ for name, method in methods._METHODS.items():
     found[name] = {{
         "zeros": int((kernel == 0).sum()),
         "counted": int(numpy(weight.zeros)),
+        "seen": [round(12 * sparsity) for sparsity in seen],
         "moved": [bool(np.any(numpy(v) != old)) for v, old in before],
         "learns": bool(method.learns_sparsity),
         "is_finite": bool(np.isfinite(history["loss"]).all()),
@@ -78,5 +82,6 @@ def test_every_method(backend):
     for name, run in found.items():
         assert run["zeros"] == run["counted"], name
         assert run["learns"] or run["zeros"] == 6, name
+        assert len(run["seen"]) == 8 and run["seen"][-1] == run["counted"], name
         # Weights and whatever a method trains beside them.
         assert all(run["moved"]) and run["is_finite"], name
