@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import tensorflow as tf
+from keras import ops
 
+from pdp_keras.custom_gradient import straight_through
 from pdp_keras.method import Tensor, Weight
 from pdp_keras.method_pdp import PDP
 
 
-def _mask(weights: Tensor, masked: Tensor, slope: Tensor) -> Tensor:
-    del slope
-    return tf.math.divide_no_nan(masked, weights)
+def _through_mask(weights: Tensor, masked: Tensor) -> Tensor:
+    mask = ops.where(weights == 0, 0.0, masked / ops.where(weights == 0, 1.0, weights))
+    return weights * ops.stop_gradient(mask)
 
 
-# From the weights, the masked weights and PDP's own gradient.
-_GRADIENTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "mask": _mask,
-    "straight_through": lambda weights, masked, slope: tf.ones_like(slope),
+# From the weights and the masked weights to these with another gradient.
+_GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mask": _through_mask,
+    "straight_through": straight_through,
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class OtherGradientPDP(PDP):
-    """PDP whose backward pass multiplies by something else (TensorFlow only)."""
+    """PDP whose backward pass multiplies by something else."""
 
     gradient: str = "mask"
 
@@ -34,17 +35,5 @@ class OtherGradientPDP(PDP):
 
     def masked(self, weight: Weight) -> Tensor:
         """As PDP, with `gradient` in place of its own."""
-        masking = weight.soft_masking()
-
-        @tf.custom_gradient
-        def with_other_gradient(weights: Tensor) -> Any:
-            def backward(upstream: Tensor) -> Tensor:
-                with tf.GradientTape() as tape:
-                    tape.watch(weights)
-                    masked = masking(weights)
-                slope = tape.gradient(masked, weights)
-                return upstream * _GRADIENTS[self.gradient](weights, masked, slope)
-
-            return masking(weights), backward
-
-        return with_other_gradient(tf.cast(weight.variable.value, "float32"))
+        weights = ops.cast(weight.variable.value, "float32")
+        return _GRADIENTS[self.gradient](weights, weight.soft_masking()(weights))

@@ -174,9 +174,12 @@ def _describe(model: Any, images: data.ImageData) -> dict[str, float]:
 
 def train_with_tfmot(training: Training, images: data.ImageData) -> dict[str, Any]:
     """The same with TFMOT: each kernel by itself, on its own cubic schedule."""
+    import tensorflow as tf
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     sparse = tfmot.sparsity.keras
     task = training.task
     steps = task.epochs * task.steps_per_epoch
@@ -221,12 +224,7 @@ def _distilled(teacher: keras.Model, student: keras.Model) -> keras.Model:
 
 
 def run(training: Training) -> dict[str, float]:
-    """The figures of one training; on one core, in a process that has just begun."""
-    import tensorflow as tf
-
-    # Small networks gain nothing from a second core, but two trainings do.
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    """The figures of one training, in a process that has just begun."""
     images = data.load("fashion_mnist", None, validation_fraction=0.1)
     trainer = train_with_tfmot if training.method == "tfmot" else train
     return trainer(training, images)
