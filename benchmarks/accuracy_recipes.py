@@ -43,8 +43,8 @@ UNSTRUCTURED: dict[str, tuple[Training, ...]] = {
     "dense": _DENSE,
     "pdp": (
         recipe("pdp"),
+        recipe("pdp", prune={"factor": 2.0}),
         recipe("pdp", prune=_MOVING),
-        recipe("pdp", schedule={"fall": (0.25, 0.75)}),
     ),
     "pdp_paper": (_paper(1e-4), _paper(1e-3), _paper(1e-2)),
     "gmp": (

@@ -284,8 +284,8 @@ class PDPScheduleCallback(keras.callbacks.Callback):
 # epoch of the ramp, and in an epoch after so many steps and such a part of the ramp.
 _STEPS_OF_A_RANKING = 100
 _RANKINGS_OF_A_RAMP = 20
-# A long ramp by step changes its counters so many times: to set them costs time. On JAX,
-# where all variables are brought up to date for it, it is as much as a small step.
+# A long ramp by step changes its counters so many times: to set them costs time. On JAX
+# all variables are brought up to date for it, which takes as long as a small step.
 _CHANGES_OF_A_RAMP = 100
 
 
