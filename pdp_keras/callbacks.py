@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import keras
 from pdp_keras import allocation as allocations
 from pdp_keras import state
 from pdp_keras.method import Method, Moment
-from pdp_keras.pruned_weight import read_integer
+from pdp_keras.schedule_run import ScheduleRun
 from pdp_keras.schedules import RAMPS, LinearRamp, StepSchedule, TemperatureFall
 
 
@@ -122,7 +121,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         self.update = "step" if schedule is not None else update
         self._goes_by_step = self.update == "step"
         self.allocation = allocation
-        self._run: _Run | None = None
+        self._run: ScheduleRun | None = None
 
     def start(
         self, model: Any, *, epochs: int, steps_per_epoch: int | None = None
@@ -151,7 +150,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         self._check_end(epochs, steps_per_epoch)
         for wrapper in state.find_wrappers(model):
             wrapper.is_scheduled = True
-        self._run = _Run(
+        self._run = ScheduleRun(
             model,
             method,
             self.allocation,
@@ -235,7 +234,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         fall = TemperatureFall(begin + first * length, (last - first) * length, final)
         return ramp, fall
 
-    def _started(self) -> _Run:
+    def _started(self) -> ScheduleRun:
         if self._run is None:
             raise ValueError(
                 "PDPScheduleCallback.start(model, epochs=...) must be called before "
@@ -278,206 +277,6 @@ class PDPScheduleCallback(keras.callbacks.Callback):
                 f"fraction of {fraction:g} at the last step {last} (epochs={epochs}, "
                 f"steps_per_epoch={steps_per_epoch})"
             )
-
-
-# A ranking of all weights costs more than a step. It is made at the first step of each
-# epoch of the ramp, and in an epoch after so many steps and such a part of the ramp.
-_STEPS_OF_A_RANKING = 100
-_RANKINGS_OF_A_RAMP = 20
-# A long ramp by step changes its counters so many times: to set them costs time. On JAX
-# all variables are brought up to date for it, which takes as long as a small step.
-_CHANGES_OF_A_RAMP = 100
-
-
-class _Run:
-    """One run over one model, with a copy of its counters on the host."""
-
-    def __init__(
-        self,
-        model: Any,
-        method: Method,
-        allocation: Any,
-        ramp: LinearRamp,
-        temperature: TemperatureFall,
-        epochs: int,
-        steps_per_epoch: int,
-        is_a_ramp: bool,
-    ) -> None:
-        self.model = model
-        self.method = method
-        self.allocation = allocation
-        self.ramp = ramp
-        self.temperature = temperature
-        self.epochs = epochs
-        self.steps_per_epoch = steps_per_epoch
-        self.epoch = 0
-        self.parts = state.pruned_parts(model)
-        # Read when they are first needed: `BackupAndRestore` may still restore them
-        # when the run has already been started.
-        self.zeros: list[int] = []
-        self.targets: list[int] = []
-        # One scale a wrapper or group, which its weights share.
-        self.scales = {
-            id(part.temperature_scale): part.temperature_scale for part in self.parts
-        }
-        self.scale = math.nan  # unlike any, so that the first one is set
-        # What shares the sparsity out anew while the mask changes, if anything does.
-        self.moving = state.moving_allocation(model, method, allocation)
-        # The fraction at which the last ranking was made, and what it gave to each.
-        self.ranked: tuple[float, list[int]] = (0.0, [0] * len(self.parts))
-        self.moment: Moment | None = None
-        # Not rounded: what a user schedules step by step, and what is rare by itself.
-        self.steps_of_a_change = 1
-        if is_a_ramp and type(method).is_due is Method.is_due:
-            steps = ramp.ramp_epochs * steps_per_epoch
-            self.steps_of_a_change = max(1, int(steps / _CHANGES_OF_A_RAMP))
-
-    def stride_to(self, step: int) -> int:
-        """How many steps after the last moment this one is."""
-        last = step - 1 if self.moment is None else self.moment.step
-        return step - last if step >= last else 1
-
-    def count_learned(self) -> None:
-        """Has a method that learns its sparsity count what the last step made of it."""
-        if self.method.learns_sparsity and self.moment is not None:
-            self.sync()
-            self.method.count(self.parts)
-
-    def move_to(self, position: float, moment: Moment, fraction: float) -> None:
-        """Sets temperature, sparsity and masks for a position in the run."""
-        self.moment = moment
-        scale = self.temperature(position)
-        if scale != self.scale and (
-            scale == self.temperature.final or self._may_change(moment)
-        ):
-            self.sync()
-            for variable in self.scales.values():
-                variable.assign(scale)
-            self.scale = scale
-        if not self.method.is_due(moment):
-            return
-        if fraction > 0 or self.method.may_fall:
-            self._set_fraction(fraction, moment)
-        if type(self.method).update is not Method.update:
-            self._update(moment)
-
-    def _update(self, moment: Moment) -> None:
-        self.sync()
-        optimizer = getattr(self.model, "optimizer", None)
-        self.method.update(self.parts, moment, optimizer)
-
-    def _set_fraction(self, fraction: float, moment: Moment) -> None:
-        """Prunes this fraction of every target; never less than before."""
-        if not self.zeros:
-            self.sync()
-            self.zeros = [read_integer(part.zeros) for part in self.parts]
-        # Not before something is to go: a dense phase may still train the weights.
-        if not self.targets and fraction > 0:
-            self.targets = self._fix_targets()
-            # A run before this one has ended the ramp: what it chose stands.
-            if not self.method.reallocates and self.zeros == self.targets:
-                self.moving = None
-        if self.method.learns_sparsity:
-            return
-        if self.moving is not None and self._is_behind(fraction):
-            return
-        if (
-            self.moving is not None
-            and fraction > 0
-            and self._must_rank(moment, fraction)
-        ):
-            self._rank(fraction)
-        elif 0 < fraction < 1 and not self._may_change(moment):
-            return
-        may_fall = self.method.may_fall or self.moving is not None
-        counts = [
-            max(0 if may_fall else now, count)
-            for now, count in zip(self.zeros, self._counts(fraction), strict=True)
-        ]
-        if counts == self.zeros:
-            return
-        self.sync()
-        for part, now, count in zip(self.parts, self.zeros, counts, strict=True):
-            if count != now:
-                part.zeros.assign(count)
-        self.zeros = counts
-
-    def _may_change(self, moment: Moment) -> bool:
-        """Whether counters are set at this moment, if it is not the end of the ramp."""
-        return self._comes_round(moment, self.steps_of_a_change)
-
-    def _comes_round(self, moment: Moment, steps: int) -> bool:
-        """Whether so many steps have gone by, counted from the epoch's first one.
-
-        There a resumed run begins, too.
-        """
-        if moment.step < 0:  # by epoch
-            return True
-        now = moment.step % self.steps_per_epoch
-        return now // steps > (now - moment.stride) // steps
-
-    def _is_behind(self, fraction: float) -> bool:
-        """Whether a run before this one has pruned more than this fraction."""
-        if self.method.may_fall:
-            return False
-        reached, now = sum(self.zeros), fraction * sum(self.targets)
-        return reached > now + len(self.parts)  # each of which was rounded
-
-    def _counts(self, fraction: float) -> list[int]:
-        """The zeros of each: from the last ranking in a straight line to the target."""
-        if fraction == 0:
-            return [0] * len(self.parts)
-        begin, counts = self.ranked
-        share = 1.0 if begin == 1 else (fraction - begin) / (1 - begin)
-        return [
-            allocations.count_zeros(1.0, count + share * (target - count))
-            for count, target in zip(counts, self.targets, strict=True)
-        ]
-
-    def _must_rank(self, moment: Moment, fraction: float) -> bool:
-        if self.method.reallocates:
-            return True
-        if self.ranked[0] == 0:  # not yet
-            return True
-        if fraction == 1:  # for the last time
-            return self.ranked[0] < 1
-        ramp_steps = moment.ramp.ramp_epochs * moment.steps_per_epoch
-        steps = max(_STEPS_OF_A_RANKING, int(ramp_steps / _RANKINGS_OF_A_RAMP))
-        return self._comes_round(moment, steps)
-
-    def _rank(self, fraction: float) -> None:
-        """Shares the sparsity of this fraction out by what the weights are now."""
-        assert self.moving is not None
-        self.sync()
-        infos = [
-            dataclasses.replace(part.describe(), values=values)
-            for part, values in zip(
-                self.parts, self.method.rankings(self.parts), strict=True
-            )
-        ]
-        state.require_finite(infos)
-        sparsity = state.requested_sparsity(self.model)
-        self.targets = self._limited(self.moving(infos, sparsity))
-        for part, zeros in zip(self.parts, self.targets, strict=True):
-            part.target_zeros.assign(zeros)
-        self.ranked = fraction, self._limited(self.moving(infos, fraction * sparsity))
-
-    def _limited(self, counts: list[int]) -> list[int]:
-        pairs = zip(self.parts, counts, strict=True)
-        return [part.limit_zeros(zeros) for part, zeros in pairs]
-
-    def _fix_targets(self) -> list[int]:
-        self.sync()
-        # Once something is pruned the targets stand, also in a resumed run.
-        state.fix_targets(self.model, None if any(self.zeros) else self.allocation)
-        return [read_integer(part.target_zeros) for part in self.parts]
-
-    def sync(self) -> None:
-        """Brings the variables up to date, before one is read or set."""
-        # On JAX the trainer holds the newest values; variables lag within an epoch.
-        sync = getattr(self.model, "jax_state_sync", None)
-        if sync is not None:
-            sync()
 
 
 def _check_fall(fall: Any) -> tuple[float, float] | None:

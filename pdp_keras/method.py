@@ -165,7 +165,9 @@ class Method(abc.ABC):
     may_fall: ClassVar[bool] = False
     # Whether a global ranking is made anew at every update of the mask.
     reallocates: ClassVar[bool] = False
-    # Whether its own loss decides on the sparsity, and not the schedule.
+    # Whether it counts its zeros itself on the way, and not the schedule.
+    sets_zeros: ClassVar[bool] = False
+    # Whether its own loss decides on the sparsity, also in the end.
     learns_sparsity: ClassVar[bool] = False
     # Whether its mask is PDP's, with a temperature.
     is_soft: ClassVar[bool] = False

@@ -49,8 +49,8 @@ class DCP(ChannelMethod):
 
     name = "dcp"
     ramp = "linear"
-    # Targets are the schedule's, but the number of zeros rises and falls on the way.
-    learns_sparsity = True
+    # To the schedule's targets; on the way their number rises and falls.
+    sets_zeros = True
     notes_gradients = True
 
     def extras(self) -> dict[str, Extra]:

@@ -56,7 +56,7 @@ class SoftMovement(LearnedScores):
     threshold: float = 0.1
 
     name = "soft_movement"
-    learns_sparsity = True
+    learns_sparsity = sets_zeros = True
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 0.5:

@@ -34,7 +34,7 @@ class STR(Method):
     decay: float = 1e-2
 
     name = "str"
-    learns_sparsity = True
+    learns_sparsity = sets_zeros = True
 
     def extras(self) -> dict[str, Extra]:
         """The trainable scalar."""

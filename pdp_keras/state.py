@@ -117,7 +117,7 @@ def moving_allocation(
     found: list[Any] = list(_deferred_allocations(model))
     if allocation is not None:
         found = [allocations.get(allocation)]
-    if method.learns_sparsity or len(found) != 1:
+    if method.sets_zeros or len(found) != 1:
         return None
     (ranking,) = found
     if not isinstance(ranking, allocations.GlobalMagnitude):

@@ -159,8 +159,7 @@ def _warn_below_target(parts: list[state.Pruned]) -> None:
 
 def _advice(parts: list[state.Pruned]) -> str:
     method = parts[0].method
-    # DCP learns which channels it keeps, but ends at the target.
-    if method.learns_sparsity and "unstructured" in method.modes:
+    if method.learns_sparsity:
         return (
             f"with method={method.name!r} it follows from {method!r}, not from a ramp"
         )

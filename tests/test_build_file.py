@@ -39,7 +39,7 @@ LAYERS = (
     ("surgery", "channel_group"),
     ("wrapper", "channel_wrapper"),
     ("state", "channel_plan"),
-    ("subclassed",),
+    ("subclassed", "schedule_run"),
     ("strip", "callbacks", "report"),
     # What ships a stripped model.
     ("tflite_file", "tflite_inputs", "output_difference", "windows", "graph_copy"),

@@ -762,7 +762,7 @@ def test_a_method_decides_on_rankings_where_the_user_leaves_it_open(
         if expected == "open":
             left_open = allocations.get(given or own)
             ranking = left_open if name in MOVE_THEMSELVES else None
-        if method.learns_sparsity:  # nothing is shared out
+        if method.sets_zeros:  # nothing is shared out
             ranking = None
         assert state.moving_allocation(model, method, given) == ranking, name
 

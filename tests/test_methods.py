@@ -43,7 +43,8 @@ SINGLE = [
 ]
 NAMES = [*SINGLE, "nisp", "dcp", "scp"]
 ALIASES = {"idp": "pdp", "magnitude": "gmp"}
-LEARNED = {"str", "soft_movement", "dcp"}
+LEARNED = {"str", "soft_movement"}
+SET_ZEROS = {*LEARNED, "dcp"}
 SOFT = {"pdp", "pdp_paper"}
 # What each can prune where it is not single weights alone.
 MODES = {
@@ -64,6 +65,7 @@ def test_the_table():
         assert method.name == name
         assert isinstance(methods.get(name), method)
         assert methods.get(name).learns_sparsity == (name in LEARNED)
+        assert methods.get(name).sets_zeros == (name in SET_ZEROS)
         assert methods.get(name).is_soft == (name in SOFT)
         assert set(method.modes) == MODES.get(name, {"unstructured"})
 
