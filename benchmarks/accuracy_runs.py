@@ -110,8 +110,7 @@ def _processes(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
     # The process that forks finds modules by it alone (CPython 3.11 to 3.13).
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
-    # Keras on JAX imports TensorFlow as well, but not before it needs it.
-    context.set_forkserver_preload([accuracy_training.__name__, "tensorflow"])
+    context.set_forkserver_preload(["accuracy_preload"])
     return concurrent.futures.ProcessPoolExecutor(
         jobs, mp_context=context, max_tasks_per_child=1, initializer=_take_core
     )

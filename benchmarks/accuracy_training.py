@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 import warnings
@@ -223,8 +224,13 @@ def _distilled(teacher: keras.Model, student: keras.Model) -> keras.Model:
     )
 
 
+@functools.cache
+def load_images() -> data.ImageData:
+    """Fashion-MNIST, a tenth of it for validation."""
+    return data.load("fashion_mnist", None, validation_fraction=0.1)
+
+
 def run(training: Training) -> dict[str, float]:
     """The figures of one training, in a process that has just begun."""
-    images = data.load("fashion_mnist", None, validation_fraction=0.1)
     trainer = train_with_tfmot if training.method == "tfmot" else train
-    return trainer(training, images)
+    return trainer(training, load_images())
