@@ -70,8 +70,10 @@ class GlobalMagnitude:
     Args:
         max_sparsity: no single weight tensor gets sparser than this, unless the
             overall sparsity is higher itself; what it would have lost is taken
-            from the others. Without such a floor a layer of small weights
-            disappears as a whole and the network is cut in two.
+            from the others. Without such a limit a layer of small weights
+            disappears as a whole and the network is cut in two. None: 0.99, and
+            above an overall sparsity of 0.98 halfway from it to 1, because a limit
+            that all tensors reach leaves nothing to rank.
         moving: whether the ranking is made anew while the mask changes, or once, at
             the end of warm-up, as in the paper. None leaves it to the method.
         score: what is ranked: `"magnitude"`, |w|; or `"lamp"`, its square as a part of
@@ -80,17 +82,17 @@ class GlobalMagnitude:
             score 1 (layer-adaptive magnitude-based pruning, Lee et al., ICLR 2021,
             arXiv:2010.07611, equation 1).
 
-    The paper has no floor: `GlobalMagnitude(max_sparsity=1.0)`.
+    The paper has no limit: `GlobalMagnitude(max_sparsity=1.0)`.
     """
 
-    max_sparsity: float = 0.99
+    max_sparsity: float | None = None
     moving: bool | None = None
     score: str = "magnitude"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_sparsity <= 1:
+        if self.max_sparsity is not None and not 0 <= self.max_sparsity <= 1:
             raise ValueError(
-                "max_sparsity must be a number in [0, 1]. "
+                "max_sparsity must be a number in [0, 1], or None. "
                 f"Received: max_sparsity={self.max_sparsity!r}"
             )
         if self.score not in _SCORES:
@@ -115,7 +117,10 @@ class GlobalMagnitude:
         return _count_smallest(ranked, total)
 
     def _limits(self, sizes: list[int], sparsity: float, total: int) -> list[int]:
-        shares = [max(self.max_sparsity, sparsity) * size for size in sizes]
+        limit = self.max_sparsity
+        if limit is None:
+            limit = max(0.99, (1 + sparsity) / 2)
+        shares = [max(limit, sparsity) * size for size in sizes]
         # Rounded down, or a tensor of less than 100 weights could vanish at 0.99;
         # but 0.29 * 100 is 28.999...
         limits = [math.floor(share + 1e-9) for share in shares]

@@ -313,7 +313,7 @@ def test_the_config_of_the_default_allocation():
     # As those were written that had no other score.
     old = {"max_sparsity": 0.99, "moving": None}
     copy = PDPWrapper.from_config({**config, "allocation": old})
-    assert copy.deferred_allocation == GlobalMagnitude()
+    assert copy.deferred_allocation == GlobalMagnitude(0.99)
 
 
 @pytest.mark.parametrize("make", [encoder, recurrent], ids=["subclassed", "graph"])
