@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from pdp_keras.custom_gradient import with_gradient
+from pdp_keras.custom_gradient import masked_noting
 
 Tensor = Any
 
@@ -31,7 +31,7 @@ def sum_by_unit(values: Tensor, unit_of: np.ndarray, units: int) -> Tensor:
     )
 
 
-def masked_noting(
+def masked_noting_norms(
     weights: Tensor,
     mask: Tensor,
     axis: int,
@@ -51,16 +51,9 @@ def masked_noting(
     others = [i for i in range(len(weights.shape)) if i != axis]
     kinds = [(unit_of, int(variable.shape[0])) for variable, unit_of in notes]
 
-    def gradient(upstream: Tensor, _: Tensor, mask: Tensor, *noted: Tensor) -> Any:
-        del noted
+    def note(upstream: Tensor, *_: Tensor) -> list[Tensor]:
         squares = ops.sum(ops.square(ops.cast(upstream, "float32")), axis=others)
-        sums = [sum_by_unit(squares, unit_of, units) for unit_of, units in kinds]
-        return upstream * mask, ops.zeros_like(mask), *sums
+        return [sum_by_unit(squares, unit_of, units) for unit_of, units in kinds]
 
-    return with_gradient(
-        lambda weights, mask, *_: weights * mask,
-        gradient,
-        weights,
-        mask,
-        *[ops.convert_to_tensor(variable) for variable, _ in notes],
-    )
+    variables = [ops.convert_to_tensor(variable) for variable, _ in notes]
+    return masked_noting(weights, mask, note, *variables)

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from pdp_keras import recomputed
-from pdp_keras.channel_gradient import masked_noting
+from pdp_keras.channel_gradient import masked_noting_norms
 from pdp_keras.channel_group import ChannelGroup, Gate, Maker, Reader
 from pdp_keras.kernels import find_kernels
 from pdp_keras.masked_layer import MaskedLayer
@@ -196,7 +196,7 @@ class ChannelWrapper(MaskedLayer):
         if training and self._notes_gradients and len(mask.shape) > 1:
             parts = self._parts(axis)
             notes = [(group.extras["gradient"], part.unit_of) for group, part in parts]
-            masked = masked_noting(value, mask, axis.axis, notes)
+            masked = masked_noting_norms(value, mask, axis.axis, notes)
         else:
             masked = value * mask
         values[id(variable)] = (variable, masked)

@@ -37,6 +37,34 @@ def with_gradient(
     return run(*inputs)
 
 
+def masked_noting(
+    weights: Tensor,
+    mask: Tensor,
+    note: Callable[..., Sequence[Tensor]],
+    *noted: Tensor,
+) -> Tensor:
+    """`weights * mask`; the gradient is `mask` for the weights, none for the mask.
+
+    Args:
+        weights: float tensor.
+        mask: of its type, to be broadcast.
+        note: from the gradient of the product, the weights, and what is noted, to the
+            gradient of each of these.
+        *noted: float tensors that have no part in the product; what a backward pass
+            has to say to an optimizer or to the next update of a mask.
+    """
+
+    def gradient(
+        upstream: Tensor, weights: Tensor, mask: Tensor, *noted: Tensor
+    ) -> Sequence[Tensor]:
+        notes = note(upstream, weights, *noted)
+        return upstream * mask, ops.zeros_like(mask), *notes
+
+    return with_gradient(
+        lambda weights, mask, *_: weights * mask, gradient, weights, mask, *noted
+    )
+
+
 def straight_through(inputs: Tensor, outputs: Tensor) -> Tensor:
     """`outputs`, with the gradient of `inputs`.
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
 
 from keras import ops
 
-from pdp_keras.custom_gradient import with_gradient
+from pdp_keras.custom_gradient import masked_noting
 from pdp_keras.method import Extra, Method, Tensor, Weight
 
 
@@ -36,15 +35,13 @@ class LearnedScores(Method):
     def masked(self, weight: Weight) -> Tensor:
         """The weights that the mask keeps."""
 
-        def gradient(upstream: Tensor, weights: Tensor, mask: Tensor, s: Tensor) -> Any:
-            of_scores = self.score_gradient(weight, upstream * weights, s)
-            return upstream * mask, ops.zeros_like(mask), of_scores
+        def note(upstream: Tensor, weights: Tensor, scores: Tensor) -> list[Tensor]:
+            return [self.score_gradient(weight, upstream * weights, scores)]
 
-        return with_gradient(
-            lambda weights, mask, _: weights * mask,
-            gradient,
+        return masked_noting(
             ops.cast(weight.variable.value, "float32"),
             ops.cast(self.mask(weight), "float32"),
+            note,
             ops.convert_to_tensor(weight.extras["scores"]),
         )
 

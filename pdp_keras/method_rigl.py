@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from pdp_keras.custom_gradient import with_gradient
+from pdp_keras.custom_gradient import masked_noting
 from pdp_keras.method import Extra, Moment, Tensor, Weight
 from pdp_keras.pruned_weight import read, read_integer
 from pdp_keras.stored_mask import StoredMask, forget_momentum, smallest
@@ -27,15 +27,10 @@ class Regrowing(StoredMask):
 
     def masked(self, weight: Weight) -> Tensor:
         """The weights that the mask keeps; notes the gradient of all."""
-
-        def gradient(upstream: Tensor, weights: Tensor, mask: Tensor, _: Tensor) -> Any:
-            return upstream * mask, ops.zeros_like(mask), ops.abs(upstream)
-
-        return with_gradient(
-            lambda weights, mask, _: weights * mask,
-            gradient,
+        return masked_noting(
             ops.cast(weight.variable.value, "float32"),
             ops.cast(weight.extras["mask"], "float32"),
+            lambda upstream, *_: [ops.abs(upstream)],
             ops.convert_to_tensor(weight.extras["gradient"]),
         )
 

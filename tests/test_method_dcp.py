@@ -13,7 +13,7 @@ from channel_conformance import (
 from keras import layers
 
 from pdp_keras import prune_model, state
-from pdp_keras.channel_gradient import masked_noting, sum_by_unit
+from pdp_keras.channel_gradient import masked_noting_norms, sum_by_unit
 from pdp_keras.channel_group import ChannelGroup
 from pdp_keras.method import Moment
 from pdp_keras.method_dcp import DCP, choose
@@ -56,7 +56,7 @@ def test_the_squared_gradient_of_every_unit_is_noted(axis):
     with tf.GradientTape() as tape:
         tape.watch(inputs[:2])
         pairs = zip(notes, (first, second), strict=True)
-        masked = masked_noting(inputs[0], inputs[1], axis, list(pairs))
+        masked = masked_noting_norms(inputs[0], inputs[1], axis, list(pairs))
     np.testing.assert_array_equal(masked, weights * mask)
     of_weights, of_mask, *noted = tape.gradient(masked, inputs, upstream)
     np.testing.assert_array_equal(of_weights, upstream * mask)
