@@ -19,7 +19,7 @@ _LAMP = {"allocation": "lamp"}
 _UNIFORM = {"allocation": "uniform"}
 _ERK = {"allocation": "erk"}
 # What TFMOT prunes: it passes depthwise kernels over.
-_NOT_DEPTHWISE = {"filters": "(conv2d|dense).*"}
+_NOT_DEPTHWISE = {"filters": "(fast_conv2d|dense).*"}
 
 # Of a method that learns its sparsity: the argument by which it is brought to the
 # target, with its least and its largest value.
