@@ -129,17 +129,18 @@ def best(network: str, structure: str, name: str, results: Results) -> Training:
 def chosen_methods(network: str, kind: str) -> list[str]:
     """The methods that are asked for and can prune in this kind of structure."""
     wanted = _METHODS.value or list(RECIPES[kind])
-    cannot = _CANNOT.get(network, ())
-    return [name for name in wanted if name in RECIPES[kind] and name not in cannot]
+    return [name for name in wanted if can_prune(network, kind, name)]
+
+
+def can_prune(network: str, kind: str, name: str) -> bool:
+    """Whether a method can prune a network in this kind of structure."""
+    return name in RECIPES[kind] and name not in _CANNOT.get(network, ())
 
 
 def is_cell(network: str, structure: str, name: str) -> bool:
     """Whether the table has this method here."""
-    return (
-        name in RECIPES[kind_of(structure)]
-        and name not in _CANNOT.get(network, ())
-        and structure in _CHECKS.get(name, (structure,))
-    )
+    is_asked = structure in _CHECKS.get(name, (structure,))
+    return is_asked and can_prune(network, kind_of(structure), name)
 
 
 def final(network: str, structure: str, name: str, results: Results) -> list[Training]:
@@ -226,14 +227,18 @@ def print_tables(results: Results) -> None:
     below, where PDP is not.
     """
     for network in _NETWORKS.value:
-        ranked = {s: rank_cells(network, s, results) for s in structures()}
+        found = {
+            structure: {n: rows_of(network, structure, n, results) for n in NAMES}
+            for structure in structures()
+        }
+        ranked = {s: rank_cells(s, rows) for s, rows in found.items()}
         print(f"\n{network}, {_OPTIMIZER.value}: test accuracy in percent")
         print("| | " + " | ".join(structures()) + " | s | MB |")
         print("| --- |" + " --- |" * (len(structures()) + 2))
         for name in _METHODS.value or NAMES:
             cells, costs = [], []
             for structure in structures():
-                rows = rows_of(network, structure, name, results)
+                rows = found[structure][name]
                 text = describe_cell(name, structure, rows)
                 is_best = ranked[structure].get(name, math.inf) <= 0.5
                 cells.append(f"**{text}**" if is_best else text)
@@ -256,8 +261,12 @@ def print_tables(results: Results) -> None:
                 )
 
 
-def rank_cells(network: str, structure: str, results: Results) -> dict[str, float]:
+def rank_cells(structure: str, column: dict[str, list[Row]]) -> dict[str, float]:
     """How far each method is behind the best one of a column.
+
+    Args:
+        structure: that of the column.
+        column: the finished trainings by the name of the method.
 
     Returns:
         In standard deviations, of both together (the root of the mean variance), by
@@ -265,10 +274,9 @@ def rank_cells(network: str, structure: str, results: Results) -> dict[str, floa
         whose learned sparsity is another one; with one seed only there is nothing.
     """
     found: dict[str, tuple[float, float]] = {}
-    for name in NAMES:
+    for name, rows in column.items():
         if name == "dense" or name in _CHECKS:
             continue
-        rows = rows_of(network, structure, name, results)
         tests = [row["test"] for row in rows]
         if len(tests) > 1 and is_on_target(structure, rows):
             found[name] = float(np.mean(tests)), float(np.var(tests, ddof=1))

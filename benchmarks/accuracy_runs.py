@@ -110,7 +110,8 @@ def _processes(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
     # The process that forks finds modules by it alone (CPython 3.11 to 3.13).
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["accuracy_preload"])
+    # Keras on JAX imports TensorFlow, too, but not before it needs it.
+    context.set_forkserver_preload(["tensorflow", "accuracy_preload"])
     return concurrent.futures.ProcessPoolExecutor(
         jobs, mp_context=context, max_tasks_per_child=1, initializer=_take_core
     )

@@ -122,6 +122,13 @@ class Moment:
             return True
         return self.step // frequency > (self.step - self.stride) // frequency
 
+    def passes_in_epoch(self, frequency: int) -> bool:
+        """The same, counted from the epoch's first step: where a resumed run begins."""
+        if self.step < 0:
+            return True
+        now = self.step % self.steps_per_epoch
+        return now // frequency > (now - self.stride) // frequency
+
     @property
     def progress(self) -> float:
         """The part of the run that is done, in [0, 1]."""

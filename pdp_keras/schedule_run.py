@@ -58,10 +58,13 @@ class ScheduleRun:
         # The fraction at which the last ranking was made, and what it gave to each.
         self.ranked: tuple[float, list[int]] = (0.0, [0] * len(self.parts))
         self.moment: Moment | None = None
+        steps = ramp.ramp_epochs * steps_per_epoch
+        self.steps_of_a_ranking = max(
+            _STEPS_OF_A_RANKING, int(steps / _RANKINGS_OF_A_RAMP)
+        )
         # Not rounded: what a user schedules step by step, and what is rare by itself.
         self.steps_of_a_change = 1
         if is_a_ramp and type(method).is_due is Method.is_due:
-            steps = ramp.ramp_epochs * steps_per_epoch
             self.steps_of_a_change = max(1, int(steps / _CHANGES_OF_A_RAMP))
 
     def stride_to(self, step: int) -> int:
@@ -136,17 +139,7 @@ class ScheduleRun:
 
     def _may_change(self, moment: Moment) -> bool:
         """Whether counters are set at this moment, if it is not the end of the ramp."""
-        return self._comes_round(moment, self.steps_of_a_change)
-
-    def _comes_round(self, moment: Moment, steps: int) -> bool:
-        """Whether so many steps have gone by, counted from the epoch's first one.
-
-        There a resumed run begins, too.
-        """
-        if moment.step < 0:  # by epoch
-            return True
-        now = moment.step % self.steps_per_epoch
-        return now // steps > (now - moment.stride) // steps
+        return moment.passes_in_epoch(self.steps_of_a_change)
 
     def _is_behind(self, fraction: float) -> bool:
         """Whether a run before this one has pruned more than this fraction."""
@@ -173,9 +166,7 @@ class ScheduleRun:
             return True
         if fraction == 1:  # for the last time
             return self.ranked[0] < 1
-        ramp_steps = moment.ramp.ramp_epochs * moment.steps_per_epoch
-        steps = max(_STEPS_OF_A_RANKING, int(ramp_steps / _RANKINGS_OF_A_RAMP))
-        return self._comes_round(moment, steps)
+        return moment.passes_in_epoch(self.steps_of_a_ranking)
 
     def _rank(self, fraction: float) -> None:
         """Shares the sparsity of this fraction out by what the weights are now."""
