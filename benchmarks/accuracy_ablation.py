@@ -33,6 +33,9 @@ _OUTPUT = flags.DEFINE_string(
 ROWS: dict[str, Training] = {
     "the default": recipe("pdp"),
     "for comparison: GMP by LAMP": recipe("gmp", prune={"allocation": "lamp"}),
+    "for comparison: the same, ramp: 0.3": recipe(
+        "gmp", prune={"allocation": "lamp"}, ramp=0.3
+    ),
     "gradient: at most 4": recipe("pdp", {"max_gain": 4.0}),
     "gradient: without a bound": recipe("pdp", {"max_gain": None}),
     "gradient: the mask": recipe("pdp_other_gradient", {"gradient": "mask"}),

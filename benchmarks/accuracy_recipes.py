@@ -43,14 +43,14 @@ UNSTRUCTURED: dict[str, tuple[Training, ...]] = {
     "dense": _DENSE,
     "pdp": (
         recipe("pdp"),
-        recipe("pdp", prune={"factor": 2.0}),
+        recipe("pdp", ramp=0.3),
         recipe("pdp", prune=_MOVING),
     ),
     "pdp_paper": (_paper(1e-4), _paper(1e-3), _paper(1e-2)),
     "gmp": (
         recipe("gmp", prune=_UNIFORM, warmup=0.2, ramp=0.6),
-        recipe("gmp", prune=_MOVING),
         recipe("gmp", prune=_LAMP),
+        recipe("gmp", prune=_LAMP, ramp=0.3),
     ),
     "dnw": (
         recipe("dnw", prune=_UNIFORM, warmup=0.0),

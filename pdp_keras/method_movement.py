@@ -41,11 +41,14 @@ class SoftMovement(LearnedScores):
 
         training:   mask * w;  mask = sigmoid(S) > threshold * f, f the cubic ramp
         gradient:   mask for w; for the scores upstream * w + force * f * the gradient
-                    of the mean of sigmoid(S)
+                    of the mean of sigmoid(S) over all scores of the model
 
     Its sparsity follows from `force` (lambda in the paper) and is not exactly what
     `prune_model` was asked for: tune the force to reach it. Sanh, Wolf and Rush,
-    NeurIPS 2020, arXiv:2005.07683, section 4 and appendix.
+    NeurIPS 2020, arXiv:2005.07683, section 4 and appendix. (Their code takes the mean
+    of each layer and then of the layers, which is the same for the equal layers of a
+    Transformer; with unequal ones it would empty the smallest layer before the others
+    have lost anything.)
 
     Args:
         force: how strongly scores are lowered.
@@ -66,16 +69,19 @@ class SoftMovement(LearnedScores):
             )
 
     def extras(self) -> dict[str, Extra]:
-        """Scores, and how far the ramp has come."""
-        return super().extras() | {"position": Extra(())}
+        """Scores, how far the ramp has come, and the force on each score."""
+        return super().extras() | {"position": Extra(()), "push": Extra(())}
 
     def update(
         self, weights: Sequence[Any], moment: Moment, optimizer: Any = None
     ) -> None:
-        """Moves the threshold."""
+        """Moves the threshold, and shares out the force."""
         del optimizer
+        position = self.fraction(moment)
+        push = position * self.force / max(1, sum(weight.units for weight in weights))
         for weight in weights:
-            weight.extras["position"].assign(self.fraction(moment))
+            weight.extras["position"].assign(position)
+            weight.extras["push"].assign(push)
 
     def count(self, weights: Sequence[Any]) -> None:
         """Counts what the threshold prunes."""
@@ -93,6 +99,5 @@ class SoftMovement(LearnedScores):
     ) -> Tensor:
         """With the gradient of the force's loss."""
         sigmoid = ops.sigmoid(scores)
-        size = float(weight.mode.units(tuple(scores.shape), None))
-        force = ops.convert_to_tensor(weight.extras["position"]) * self.force / size
-        return straight + force * sigmoid * (1.0 - sigmoid)
+        push = ops.convert_to_tensor(weight.extras["push"])
+        return straight + push * sigmoid * (1.0 - sigmoid)

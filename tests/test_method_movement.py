@@ -92,14 +92,14 @@ def test_update_moves_the_limit_and_counts(epoch, position):
     assert zeros == (0 if epoch == 1 else 2 if epoch == 2 else 3)
 
 
-@pytest.mark.parametrize("position", [0.0, 0.271, 1.0])
-def test_gradients_of_soft_movement(position):
+@pytest.mark.parametrize(("epoch", "position"), [(1, 0.0), (2, 0.271), (11, 1.0)])
+def test_gradients_of_soft_movement(epoch, position):
     """d/dS of sum(upstream * mask * w) + force * f * mean(sigmoid(S))."""
     kernel, upstream = random_kernel(6, 5), random_kernel(6, 5, seed=1)
     scores = np.float64(random_kernel(6, 5, seed=2))
     wrapper, weight = wrap(kernel, SoftMovement(force=7.0))
     weight.extras["scores"].assign(scores)
-    weight.extras["position"].assign(position)
+    weight.method.update([weight], at_epoch(epoch))
     kept = reference.sigmoid(scores) > 0.1 * position
     found = gradients(wrapper, upstream)
     np.testing.assert_array_equal(found["kernel"], upstream * kept)
@@ -109,6 +109,19 @@ def test_gradients_of_soft_movement(position):
     )
     expected = np.float64(upstream) * kernel + 7.0 * position * slope / 30
     np.testing.assert_allclose(found["scores"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_force_is_that_of_the_mean_over_all_layers():
+    """A score of a small layer is not pushed harder than one of a large layer."""
+    method = SoftMovement(force=7.0)
+    (small, few), (large, many) = (
+        wrap(random_kernel(rows, 5), method) for rows in (2, 6)
+    )
+    method.update([few, many], at_epoch(11))
+    for wrapper, kernel in ((small, few), (large, many)):
+        found = gradients(wrapper, np.zeros(kernel.variable.shape, "float32"))
+        # 10 and 30 scores of 0, where the sigmoid's slope is a quarter.
+        np.testing.assert_allclose(found["scores"], 7.0 / 40 / 4, rtol=1e-6)
 
 
 def test_the_defaults_are_the_papers():
