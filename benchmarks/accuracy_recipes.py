@@ -1,6 +1,6 @@
 """How each method of the accuracy comparison is run, and what is tuned of it.
 
-Every method has three candidates (for N:M and channels two), of which validation
+Every method has three candidates (for channels two), of which validation
 accuracy chooses one for each network (see `accuracy.py`); those that learn their
 sparsity are brought to it instead, in up to four trainings a level. The first candidate
 follows the paper, or its authors' code, in parts of the run; of PDP it is the library's
@@ -97,19 +97,22 @@ N_OF_M: dict[str, tuple[Training, ...]] = {
     "dense": _DENSE,
     "pdp": (
         recipe("pdp"),
+        recipe("pdp", warmup=0.0),
         recipe("pdp", schedule={"fall": (0.5, 1.5)}),
     ),
-    "pdp_paper": (_paper(1e-4), _paper(1e-3)),
+    "pdp_paper": (_paper(1e-4), _paper(1e-3), _paper(1e-2)),
     "gmp": (
         recipe("gmp", warmup=0.2, ramp=0.6),
         recipe("gmp"),
+        recipe("gmp", warmup=0.0),
     ),
     "dnw": (
         recipe("dnw", warmup=0.0),
         recipe("dnw", schedule={"ramp": "cubic"}),
+        recipe("dnw", warmup=0.0, schedule={"ramp": "cubic"}),
     ),
     "sr_ste": tuple(
-        recipe("sr_ste", {"decay": decay}, warmup=0.0) for decay in (2e-4, 2e-3)
+        recipe("sr_ste", {"decay": decay}, warmup=0.0) for decay in (2e-4, 5e-4, 2e-3)
     ),
 }
 
