@@ -226,16 +226,17 @@ def print_tables(results: Results) -> None:
     In bold what is the best of a column, or within half a standard deviation of it;
     below, where PDP is not.
     """
+    names = _METHODS.value or NAMES
     for network in _NETWORKS.value:
         found = {
-            structure: {n: rows_of(network, structure, n, results) for n in NAMES}
+            structure: {n: rows_of(network, structure, n, results) for n in names}
             for structure in structures()
         }
         ranked = {s: rank_cells(s, rows) for s, rows in found.items()}
         print(f"\n{network}, {_OPTIMIZER.value}: test accuracy in percent")
         print("| | " + " | ".join(structures()) + " | s | MB |")
         print("| --- |" + " --- |" * (len(structures()) + 2))
-        for name in _METHODS.value or NAMES:
+        for name in names:
             cells, costs = [], []
             for structure in structures():
                 rows = found[structure][name]
