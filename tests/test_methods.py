@@ -183,7 +183,7 @@ ARGUMENTS = {
     "pofa": {"frequency": 3},
     "rigl": {"frequency": 3},
     "str": {"initial": -2.0},
-    "soft_movement": {"force": 450.0},
+    "soft_movement": {"force": 150.0},
 }
 
 
