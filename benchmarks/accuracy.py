@@ -164,7 +164,7 @@ def find_learned(network: str, results: Results) -> None:
     # In threads, because a search waits for one training after another.
     with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool:
         searches = [
-            pool.submit(reach, network, UNSTRUCTURED[name][0], results)
+            pool.submit(reach, network, UNSTRUCTURED[name][0], results, may_train=True)
             for name in chosen_methods(network, "unstructured")
             if name in LEARNED
         ]
@@ -172,8 +172,10 @@ def find_learned(network: str, results: Results) -> None:
             search.result()
 
 
-def reach(network: str, recipe: Training, results: Results) -> dict[str, float]:
-    """The argument that brings a learned sparsity to each level."""
+def reach(
+    network: str, recipe: Training, results: Results, may_train: bool = False
+) -> dict[str, float]:
+    """The argument that brings a learned sparsity to each level, as far as searched."""
     name, low, high = LEARNED[recipe.method]
     tried: dict[float, float] = {}
     reached = {}
@@ -184,7 +186,7 @@ def reach(network: str, recipe: Training, results: Results) -> dict[str, float]:
             spec = training(
                 network, level, recipe, 0, _OPTIMIZER.value, **{name: value}
             )
-            if not _PRINT_ONLY.value:
+            if may_train:
                 run_all([spec], results, 1)
             row = results[spec]
             if row is None:
@@ -226,17 +228,16 @@ def print_tables(results: Results) -> None:
     In bold what is the best of a column, or within half a standard deviation of it;
     below, where PDP is not.
     """
-    names = _METHODS.value or NAMES
     for network in _NETWORKS.value:
         found = {
-            structure: {n: rows_of(network, structure, n, results) for n in names}
+            structure: {n: rows_of(network, structure, n, results) for n in NAMES}
             for structure in structures()
         }
         ranked = {s: rank_cells(s, rows) for s, rows in found.items()}
         print(f"\n{network}, {_OPTIMIZER.value}: test accuracy in percent")
         print("| | " + " | ".join(structures()) + " | s | MB |")
         print("| --- |" + " --- |" * (len(structures()) + 2))
-        for name in names:
+        for name in _METHODS.value or NAMES:
             cells, costs = [], []
             for structure in structures():
                 rows = found[structure][name]
