@@ -27,14 +27,10 @@ SCRIPT = """
 import sys
 import keras, numpy as np
 sys.path.insert(0, {tests!r})
-import models
+from runs import fit
 from pdp_keras import PDPScheduleCallback
-X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
 model = keras.models.load_model({path!r})
-model.fit(
-    X, np.tanh(X[:, :3]), batch_size=8, shuffle=False, verbose=0,
-    initial_epoch=2, epochs=4, callbacks=[PDPScheduleCallback(**{arguments!r})],
-)
+fit(model, 4, PDPScheduleCallback(**{arguments!r}), initial_epoch=2)
 np.savez({out!r}, *[np.asarray(v) for v in model.variables])
 """
 
