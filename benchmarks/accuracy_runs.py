@@ -78,9 +78,10 @@ class Results:
                     writer.writerow((*_DEFAULTS, *FIGURES))
                 described = dataclasses.asdict(training).values()
                 cells = [json.dumps(v) if isinstance(v, dict) else v for v in described]
-                rounded = [f"{figures[name]:.6g}" for name in FIGURES]
-                writer.writerow((*cells, *rounded))
-            self.rows[_key(training)] = figures
+                rounded = {name: f"{figures[name]:.6g}" for name in FIGURES}
+                writer.writerow((*cells, *rounded.values()))
+            # As the file will say: a search that is resumed takes the same way.
+            self.rows[_key(training)] = {n: float(text) for n, text in rounded.items()}
 
 
 def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:

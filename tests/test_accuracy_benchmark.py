@@ -92,6 +92,9 @@ def test_a_killed_comparison_goes_on_from_its_file(tmp_path):
     again.add(dataclasses.replace(first, seed=1), figures)
     with path.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
+    # In memory it is as in the file, where digits are lost, and a search goes on alike.
+    again.add(dataclasses.replace(first, seed=2), figures | {"sparsity": 2 / 3})
+    assert again.rows == accuracy_runs.Results(path).rows
     # Nothing is left to be run, and so no process is started.
     accuracy_runs.run_all([first], accuracy_runs.Results(path), jobs=1)
 
