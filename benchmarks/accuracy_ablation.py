@@ -1,7 +1,8 @@
 """What each part of PDP's recipe is worth: one change at a time.
 
     python benchmarks/accuracy_ablation.py            # goes on where it stopped
-    python benchmarks/accuracy_ablation.py --optimizer=adam
+    python benchmarks/accuracy_ablation.py --optimizer=adam --rows="default|gradient"
+    python benchmarks/accuracy_ablation.py --structure=1:4
     python benchmarks/accuracy_ablation.py --print_only
 
 The networks, budgets and results file are those of `accuracy.py`; accuracy is that of
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 
 import common
 from absl import app, flags
@@ -20,10 +22,11 @@ from accuracy_recipes import recipe
 from accuracy_runs import Results, run_all
 from accuracy_training import Training
 
-_STRUCTURE = flags.DEFINE_string("structure", "98", "A sparsity in percent.")
+_STRUCTURE = flags.DEFINE_string("structure", "98", "A sparsity in percent, or N:M.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many runs of each.", 1)
 _JOBS = flags.DEFINE_integer("jobs", 2, "Trainings at a time, a core each.", 1)
 _OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Of all.")
+_ROWS = flags.DEFINE_string("rows", ".", "Rows that have this, a regular expression.")
 _PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Train nothing.")
 _OUTPUT = flags.DEFINE_string(
     "output", "benchmarks/results/accuracy.csv", "Results file, added to."
@@ -71,6 +74,33 @@ ROWS: dict[str, Training] = {
     "for comparison: dense": recipe("dense"),
 }
 
+_LATE = {"fall": (0.5, 1.0)}
+_AT_ONCE = {"warmup": 0.0, "schedule": _LATE}
+
+# N:M has no allocation to choose; what it minds is when its groups decide.
+N_OF_M_ROWS: dict[str, Training] = {
+    "the default": recipe("pdp"),
+    "for comparison: GMP": recipe("gmp"),
+    "for comparison: straight-through, no warm-up": recipe("dnw", warmup=0.0),
+    "for comparison: SR-STE": recipe("sr_ste", {"decay": 5e-4}, warmup=0.0),
+    "warm-up: none": recipe("pdp", warmup=0.0),
+    "warm-up: none, ramp: 0.3 of the run": recipe("pdp", warmup=0.0, ramp=0.3),
+    "fall: in the ramp's second half": recipe("pdp", schedule=_LATE),
+    "the same, warm-up: none": recipe("pdp", **_AT_ONCE),
+    "the same, gradient: without a bound": recipe(
+        "pdp", {"max_gain": None}, **_AT_ONCE
+    ),
+    "the same, gradient: 1": recipe(
+        "pdp_other_gradient", {"gradient": "straight_through"}, **_AT_ONCE
+    ),
+    "the same, temperature: 0.3 t² at first": recipe(
+        "pdp", prune={"factor": 0.3}, **_AT_ONCE
+    ),
+    "the same, ramp: 0.3 of the run": recipe("pdp", ramp=0.3, **_AT_ONCE),
+    "the same, ramp: 0.7 of the run": recipe("pdp", ramp=0.7, **_AT_ONCE),
+    "for comparison: dense": recipe("dense"),
+}
+
 
 def training(network: str, change: Training, seed: int) -> Training:
     """What a row is for a network and a seed."""
@@ -89,17 +119,19 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
     results = Results(pathlib.Path(_OUTPUT.value).expanduser())
     print(common.describe_machine())
+    rows = N_OF_M_ROWS if ":" in _STRUCTURE.value else ROWS
     cells = {
         name: {
             network: [training(network, change, seed) for seed in range(_SEEDS.value)]
             for network in TASKS
         }
-        for name, change in ROWS.items()
+        for name, change in rows.items()
+        if re.search(_ROWS.value, name)
     }
     if not _PRINT_ONLY.value:
         wanted = [t for row in cells.values() for cell in row.values() for t in cell]
         run_all(sorted(wanted, key=lambda one: one.seed), results, _JOBS.value)
-    print(f"\nValidation accuracy, {_STRUCTURE.value} %, {_OPTIMIZER.value}")
+    print(f"\nValidation accuracy, {_STRUCTURE.value}, {_OPTIMIZER.value}")
     print("| | " + " | ".join(TASKS) + " |")
     print("| --- |" + " --- |" * len(TASKS))
     for name, row in cells.items():

@@ -98,7 +98,7 @@ N_OF_M: dict[str, tuple[Training, ...]] = {
     "pdp": (
         recipe("pdp"),
         recipe("pdp", warmup=0.0),
-        recipe("pdp", schedule={"fall": (0.5, 1.5)}),
+        recipe("pdp", schedule={"fall": (0.5, 1.0)}),
     ),
     "pdp_paper": (_paper(1e-4), _paper(1e-3), _paper(1e-2)),
     "gmp": (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from pdp_keras import allocation as allocations
 from pdp_keras import state
-from pdp_keras.method import Method, Moment
+from pdp_keras.method import Moment
 from pdp_keras.schedule_run import ScheduleRun
 from pdp_keras.schedules import RAMPS, LinearRamp, StepSchedule, TemperatureFall
 
@@ -57,7 +57,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             the paper's constant temperature. None leaves it to the method.
         fall: when the temperature falls: begin and end, in ramps from the ramp's
             beginning. (0.5, 1) begins in the middle of the ramp and ends with it.
-            None leaves it to the method.
+            None leaves it to the method, and that to the mode.
         allocation: None keeps the one given to `prune_model`. Anything that
             `prune_model` accepts replaces it, computed from the weights at the end
             of warm-up.
@@ -154,7 +154,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             model,
             method,
             self.allocation,
-            *self._phases(method, epochs, steps_per_epoch or 0),
+            *self._phases(parts, epochs, steps_per_epoch or 0),
             epochs,
             steps_per_epoch or 0,
             isinstance(self.schedule, LinearRamp),
@@ -217,7 +217,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             logs["sparsity"] = self.sparsity
 
     def _phases(
-        self, method: Method, epochs: int, steps: int
+        self, parts: Sequence[Any], epochs: int, steps: int
     ) -> tuple[LinearRamp, TemperatureFall]:
         """The ramp, which a schedule by step has too, and the fall of temperature."""
         ramp = self.schedule
@@ -226,10 +226,12 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         else:
             begin, end = ramp.find_phases(epochs * steps - 1)
             ramp = LinearRamp(begin / steps, max(1.0, end - begin) / steps)
+        method = state.common_method(parts)
         final = self.final_temperature
         if final is None:
             final = method.final_temperature
-        first, last = self.fall or method.fall
+        # Where modes are mixed, that of the one that is soft for longest.
+        first, last = self.fall or max(method.default_fall(p.mode) for p in parts)
         length = end - begin
         fall = TemperatureFall(begin + first * length, (last - first) * length, final)
         return ramp, fall

@@ -184,9 +184,6 @@ class Method(abc.ABC):
     default_temperature: ClassVar[Any] = None
     # The fraction of the temperature that is left in the end.
     final_temperature: ClassVar[float] = 0.01
-    # When it falls: begin and end, in ramps from the ramp's beginning. The mask is all
-    # but hard when the ramp ends, and what is left of the run trains what is kept.
-    fall: ClassVar[tuple[float, float]] = (0.5, 1.0)
     # Of channels: whether it must know the BatchNormalizations in front of ReLUs,
     needs_gates: ClassVar[bool] = False
     # whether it draws random numbers beside a group,
@@ -203,6 +200,18 @@ class Method(abc.ABC):
         """How sparsity is shared out where the user leaves it open."""
         del mode
         return "global"
+
+    def default_fall(self, mode: Any) -> tuple[float, float]:
+        """When the temperature falls where the user leaves it open.
+
+        The mask is all but hard when the ramp ends, and what is left of the run trains
+        what is kept.
+
+        Returns:
+            Begin and end, in ramps from the ramp's beginning.
+        """
+        del mode
+        return 0.5, 1.0
 
     @abc.abstractmethod
     def masked(self, weight: Weight) -> Tensor:

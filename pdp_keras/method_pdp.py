@@ -24,8 +24,9 @@ class PDP(Method):
 
     The recipe around it is not the paper's, which is `PaperPDP`, but what was the most
     accurate in `benchmarks/accuracy_ablation.py`: a temperature relative to t**2 that
-    falls in the second half of the ramp, a bounded gradient, a cubic ramp by step, and
-    the ranking of `allocation="lamp"`, made anew while the mask changes.
+    falls in the second half of the ramp (for N:M in all of it), a bounded gradient, a
+    cubic ramp by step, and the ranking of `allocation="lamp"`, made anew while the mask
+    changes.
 
     Args:
         max_gain: what the gradient is bounded by: with 1 no weight near the threshold
@@ -52,6 +53,10 @@ class PDP(Method):
     def default_allocation(self, mode: Any) -> str:
         """By LAMP, which no layer can lose all of its weights to."""
         return "lamp" if mode.name == "unstructured" else "global"
+
+    def default_fall(self, mode: Any) -> tuple[float, float]:
+        """For N:M from the ramp's beginning: its groups decide early."""
+        return (0.0, 1.0) if mode.name == "nm" else super().default_fall(mode)
 
     def masked(self, weight: Weight) -> Tensor:
         """The weights times their soft mask."""

@@ -93,7 +93,15 @@ def test_the_papers_recipe_has_its_temperature_for_all_weights():
 
 def test_it_is_soft_goes_by_step_and_keeps_nothing():
     assert PDP().is_soft and PDP().goes_by_step and PDP().extras() == {}
-    assert PDP().fall == (0.5, 1.0) and PDP().final_temperature == 0.01
+    assert PDP().final_temperature == 0.01
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("unstructured", (0.5, 1.0)), ("2:4", (0.0, 1.0)), ("channel", (0.5, 1.0))],
+)
+def test_default_fall(mode, expected):
+    assert PDP().default_fall(modes.get(mode)) == expected
 
 
 def test_the_paper_goes_by_epoch():

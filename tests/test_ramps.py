@@ -4,6 +4,7 @@ import keras
 import models
 import numpy as np
 import pytest
+from keras import layers
 from runs import STRAIGHT, compiled, fit, zeros
 
 from pdp_keras import PDPScheduleCallback, PDPWrapper, prune_model, state
@@ -229,17 +230,39 @@ FALLS = {
 }
 
 
-@pytest.mark.parametrize(("method", "arguments", "left"), FALLS.values(), ids=FALLS)
-def test_when_the_temperature_falls(method, arguments, left):
-    model = compiled(method=method)
+def scales_of_each_epoch(model, **arguments):
+    """What is left of the temperature, of the first weight and of the last one."""
     schedule = PDPScheduleCallback(ramp_epochs=4, **arguments)
     schedule.start(model, epochs=6)
     found = []
     for epoch in range(6):
         schedule.start_epoch(epoch)
         weights = state.pruned_weights(model)
-        found.append(float(weights[0].temperature_scale.numpy()))
-    np.testing.assert_allclose(found, left, rtol=1e-6)
+        found.append([float(weights[i].temperature_scale.numpy()) for i in (0, -1)])
+    return np.transpose(found)
+
+
+@pytest.mark.parametrize(("method", "arguments", "left"), FALLS.values(), ids=FALLS)
+def test_when_the_temperature_falls(method, arguments, left):
+    found = scales_of_each_epoch(compiled(method=method), **arguments)
+    np.testing.assert_allclose(found, [left, left], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("modes", "case"),
+    [
+        # The groups of N:M decide early, unless other weights are to stay soft.
+        (("2:4", "2:4"), "within the ramp"),
+        (("2:4", "unstructured"), "in the second half of the ramp"),
+        (("unstructured", "2:4"), "in the second half of the ramp"),
+    ],
+)
+def test_when_the_temperature_falls_in_each_mode(modes, case):
+    wrapped = [PDPWrapper(layers.Dense(8), 0.5, mode=mode) for mode in modes]
+    model = keras.Sequential([keras.Input((8,)), *wrapped])
+    np.testing.assert_allclose(
+        scales_of_each_epoch(model), [FALLS[case][2]] * 2, rtol=1e-6
+    )
 
 
 # Steps in an epoch, epochs of the ramp, what else; the steps at which counters change.
