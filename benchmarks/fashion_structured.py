@@ -129,12 +129,13 @@ def prune(model: keras.Model, method: Method, sparsity: float | None) -> keras.M
 
 
 def new_schedule(method: Method, budget: Budget) -> pdp_keras.PDPScheduleCallback:
-    """The callback: the cubic ramp, and for PDP the fall of the temperature."""
+    """The callback: the cubic ramp; PDP's temperature falls in the second half."""
     steps, begin = budget.steps_per_epoch, budget.warmup_epochs
     end = begin + budget.ramp_epochs
     return pdp_keras.PDPScheduleCallback(
         schedule=CubicRamp(begin * steps, end * steps),
         final_temperature=1 if method.magnitude else method.final_temperature,
+        fall=(0.5, 1.0),
     )
 
 

@@ -102,7 +102,10 @@ def accuracy(mode, factor, images, seed: int) -> float:
         temperature = pdp_keras.RelativeTemperature(factor)
         model = pdp_keras.prune_model(model, mode=mode, temperature=temperature)
         schedule = pdp_keras.PDPScheduleCallback(
-            warmup_epochs=2, ramp_epochs=_EPOCHS.value // 2, update="step"
+            warmup_epochs=2,
+            ramp_epochs=_EPOCHS.value // 2,
+            update="step",
+            fall=(0.5, 1.0),
         )
     steps = _EPOCHS.value * -(-len(images.x_train) // 128)
     model.compile(
