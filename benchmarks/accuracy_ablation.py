@@ -69,6 +69,7 @@ ROWS: dict[str, Training] = {
     "ramp: 0.3 of the run": recipe("pdp", ramp=0.3),
     "ramp: 0.7 of the run": recipe("pdp", ramp=0.7),
     "warm-up: none": recipe("pdp", warmup=0.0),
+    "warm-up: none, ramp: 0.3 of the run": recipe("pdp", warmup=0.0, ramp=0.3),
     "warm-up: 0.3 of the run": recipe("pdp", warmup=0.3),
     "weight decay: 5e-4": recipe("pdp", weight_decay=5e-4),
     "for comparison: dense": recipe("dense"),
