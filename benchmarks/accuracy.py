@@ -319,7 +319,10 @@ def describe_cell(name: str, structure: str, rows: list[Row]) -> str:
 
 
 def plot_tables(results: Results, path: pathlib.Path) -> None:
-    """Test accuracy over density, an axis a network and a line a method."""
+    """Test accuracy over density, an axis a network and a line a method.
+
+    What loses far more than the best method leaves the picture at the bottom.
+    """
     import matplotlib
 
     matplotlib.use("agg")
@@ -330,10 +333,12 @@ def plot_tables(results: Results, path: pathlib.Path) -> None:
         1, len(_NETWORKS.value), figsize=(5 * len(_NETWORKS.value), 4), squeeze=False
     )
     for axis, network in zip(axes[0], _NETWORKS.value, strict=True):
+        bests = {s: 0.0 for s in levels}
         for name in _METHODS.value or UNSTRUCTURED:
             cells = {s: rows_of(network, s, name, results) for s in levels}
             tests = {s: [row["test"] for row in rows] for s, rows in cells.items()}
             known = [s for s in levels if tests[s]]
+            bests |= {s: max(bests[s], float(np.mean(tests[s]))) for s in known}
             axis.errorbar(
                 [100 - float(s) for s in known],
                 [np.mean(tests[s]) for s in known],
@@ -344,7 +349,12 @@ def plot_tables(results: Results, path: pathlib.Path) -> None:
                 markersize=3,
             )
         axis.set(title=network, xlabel="weights left, percent", xscale="log")
+        left = [100 - float(s) for s in levels]
+        axis.set_xticks(left, [f"{value:g}" for value in left], minor=False)
+        axis.set_xticks([], minor=True)
         axis.invert_xaxis()
+        least = min(bests.values())
+        axis.set_ylim(bottom=max(0.0, least - 1.5 * (max(bests.values()) - least) - 1))
     axes[0, 0].set_ylabel("test accuracy, percent")
     axes[0, -1].legend(fontsize="small")
     figure.tight_layout()
