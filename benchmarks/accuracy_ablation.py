@@ -114,20 +114,36 @@ def training(network: str, change: Training, seed: int) -> Training:
     )
 
 
+def chosen_rows() -> dict[str, Training]:
+    """The rows that are asked for."""
+    structure, pattern = _STRUCTURE.value, _ROWS.value
+    if not re.fullmatch(r"\d+:\d+|\d+(\.\d+)?", structure):
+        raise app.UsageError(f"structure: percent or N:M. Received: {structure!r}")
+    rows = N_OF_M_ROWS if ":" in structure else ROWS
+    try:
+        found = {name: row for name, row in rows.items() if re.search(pattern, name)}
+    except re.error as error:
+        raise app.UsageError(
+            f"rows: a regular expression ({error}). Received: {pattern!r}"
+        ) from error
+    if not found:
+        raise app.UsageError(f"rows: some of {list(rows)}. Received: {pattern!r}")
+    return found
+
+
 def main(argv: list[str]) -> None:
     """Trains and prints the table."""
     if len(argv) > 1:
         raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
+    rows = chosen_rows()
     results = Results(pathlib.Path(_OUTPUT.value).expanduser())
     print(common.describe_machine())
-    rows = N_OF_M_ROWS if ":" in _STRUCTURE.value else ROWS
     cells = {
         name: {
             network: [training(network, change, seed) for seed in range(_SEEDS.value)]
             for network in TASKS
         }
         for name, change in rows.items()
-        if re.search(_ROWS.value, name)
     }
     if not _PRINT_ONLY.value:
         wanted = [t for row in cells.values() for cell in row.values() for t in cell]
