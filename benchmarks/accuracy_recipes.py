@@ -4,7 +4,7 @@ Every method has three candidates (for channels two), of which validation
 accuracy chooses one for each network (see `accuracy.py`); those that learn their
 sparsity are brought to it instead, in up to four trainings a level. The first candidate
 follows the paper, or its authors' code, in parts of the run; of PDP it is the library's
-default.
+default, with a ramp of half of the run as the others have.
 """
 
 from __future__ import annotations

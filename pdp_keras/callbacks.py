@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,16 +13,24 @@ from pdp_keras import allocation as allocations
 from pdp_keras import state
 from pdp_keras.method import Moment
 from pdp_keras.schedule_run import ScheduleRun
-from pdp_keras.schedules import RAMPS, LinearRamp, StepSchedule, TemperatureFall
+from pdp_keras.schedules import (
+    RAMP_PART,
+    RAMPS,
+    WARMUP_PART,
+    LinearRamp,
+    StepSchedule,
+    TemperatureFall,
+)
 
 
 class PDPScheduleCallback(keras.callbacks.Callback):
     """Raises the sparsity of a pruned model while it trains.
 
     Three phases: `warmup_epochs` epochs train unpruned; then the sparsity rises over
-    `ramp_epochs` epochs; then it is held. Each weight's target is fixed when the ramp
-    begins (for `allocation="global"` by one ranking of all weights), or follows the
-    weights until it ends (`"lamp"`).
+    `ramp_epochs` epochs; then it is held. Without arguments these are a tenth, four
+    tenths and a half of the `epochs` of `fit`. Each weight's target is fixed when the
+    ramp begins (for `allocation="global"` by one ranking of all weights), or follows
+    the weights until it ends (`"lamp"`).
 
     At the position p of the ramp, from 0 to 1, the sparsity is `1 - (1 - p)**3` of the
     target, a little more in every step: that of gradual magnitude pruning (Zhu and
@@ -37,9 +46,11 @@ class PDPScheduleCallback(keras.callbacks.Callback):
     `initial_epoch`, goes on from what was reached, with the same targets.
 
     Args:
-        warmup_epochs: epochs before anything is pruned, >= 0. Default 0.
+        warmup_epochs: epochs before anything is pruned, >= 0. None means 0, and a
+            tenth of the run if nothing says how long the ramp is.
         ramp_epochs: epochs until the full target. The last of them already trains
             at the full target, so a run needs `warmup_epochs + ramp_epochs` epochs.
+            None means four tenths of the run, unless `epsilon` or `schedule` is given.
         epsilon: the paper's handle in place of `ramp_epochs`: 1 / ramp_epochs.
         schedule: in place of the three above: a callable from the training step to
             the fraction of the target in [0, 1], such as a
@@ -70,7 +81,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
 
     Example:
 
-    >>> schedule = pdp_keras.PDPScheduleCallback(warmup_epochs=3, ramp_epochs=15)
+    >>> schedule = pdp_keras.PDPScheduleCallback(warmup_epochs=3, ramp_epochs=12)
     >>> model.fit(x, y, epochs=30, callbacks=[schedule])
 
     In a custom training loop:
@@ -113,7 +124,11 @@ class PDPScheduleCallback(keras.callbacks.Callback):
                 "ramp belongs to ramp_epochs or epsilon; a schedule has its own shape. "
                 f"Received: ramp={ramp!r} and schedule={schedule!r}"
             )
-        self.schedule = _make_schedule(warmup_epochs, ramp_epochs, epsilon, schedule)
+        # Anew when a run says how many epochs it has.
+        self._make_schedule = functools.partial(
+            _make_schedule, warmup_epochs, ramp_epochs, epsilon, schedule
+        )
+        self.schedule = self._make_schedule(epochs=1)
         self.final_temperature = final_temperature
         self.fall = _check_fall(fall)
         if final_temperature is not None:
@@ -139,6 +154,7 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         if self.allocation is not None:
             for part in parts:
                 part.mode.require_allocated(self.allocation)
+        self.schedule = self._make_schedule(epochs=epochs)
         method = state.common_method(parts)
         self._goes_by_step = (
             self.update == "step"
@@ -297,13 +313,15 @@ def _make_schedule(
     ramp_epochs: float | None,
     epsilon: float | None,
     schedule: Callable[[int], Any] | None,
+    epochs: int,
 ) -> LinearRamp | StepSchedule:
+    """What the arguments of the callback mean in a run of so many epochs."""
     ways = {"ramp_epochs": ramp_epochs, "epsilon": epsilon, "schedule": schedule}
     given = [name for name, value in ways.items() if value is not None]
-    if len(given) != 1:
+    if len(given) > 1:
         raise ValueError(
-            "Exactly one of ramp_epochs, epsilon and schedule must be given. "
-            f"Received: {', '.join(given) or 'none of them'}"
+            "Only one of ramp_epochs, epsilon and schedule can be given. "
+            f"Received: {', '.join(given)}"
         )
     if schedule is not None:
         if warmup_epochs is not None:
@@ -319,5 +337,8 @@ def _make_schedule(
                 f"epsilon must be in (0, 1]. Received: epsilon={epsilon!r}"
             )
         ramp_epochs = 1 / epsilon
-    assert ramp_epochs is not None
+    if ramp_epochs is None:
+        if warmup_epochs is None:
+            warmup_epochs = WARMUP_PART * epochs
+        ramp_epochs = RAMP_PART * epochs
     return LinearRamp(warmup_epochs or 0, ramp_epochs)

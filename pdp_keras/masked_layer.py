@@ -187,7 +187,7 @@ class MaskedLayer(keras.layers.Wrapper):
         self.is_scheduled = True  # once is enough
         warnings.warn(
             "A pruned model is being trained, but nothing raises its sparsity, so it "
-            "stays dense. Pass `callbacks=[pdp_keras.PDPScheduleCallback(...)]` to "
+            "stays dense. Pass `callbacks=[pdp_keras.PDPScheduleCallback()]` to "
             "`fit`, or drive the schedule in a custom loop with "
             "`PDPScheduleCallback.start`.",
             stacklevel=2,

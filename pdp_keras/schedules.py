@@ -20,6 +20,11 @@ RAMPS: dict[str, Callable[[float], float]] = {
 The cubic one is that of gradual magnitude pruning (Zhu and Gupta, arXiv:1710.01878).
 """
 
+# Parts of a run of which nothing is said: `benchmarks/accuracy_ablation.py` compares
+# them on three networks, at three sparsities and with two optimizers.
+WARMUP_PART = 0.1
+RAMP_PART = 0.4
+
 
 @dataclasses.dataclass(frozen=True)
 class LinearRamp:

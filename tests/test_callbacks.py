@@ -166,9 +166,8 @@ print(same)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "Exactly one of.*Received: none"),
-        ({"warmup_epochs": 3}, "Exactly one of"),
-        ({"ramp_epochs": 3, "epsilon": 0.1}, "Received: ramp_epochs, epsilon"),
+        ({"ramp_epochs": 3, "epsilon": 0.1}, "Only one .*: ramp_epochs, epsilon"),
+        ({"warmup_epochs": -1}, "Received: warmup_epochs=-1"),
         ({"ramp_epochs": 0}, "Received: ramp_epochs=0"),
         ({"ramp_epochs": 2, "warmup_epochs": -1}, "Received: warmup_epochs=-1"),
         ({"epsilon": 0}, "Received: epsilon=0"),
@@ -199,6 +198,7 @@ def test_argument_errors(arguments, message):
             {"warmup_epochs": 3, "ramp_epochs": 15},
             r"within the run.*Received: 3 \+ 15 > epochs=4",
         ),
+        ({"warmup_epochs": 3}, r"Received: 3 \+ 1\.6 > epochs=4"),
         ({"epsilon": 0.015}, r"Received: 0 \+ 66\.6667 > epochs=4"),
         ({"schedule": lambda step: step / 100}, "Received: a fraction of 0.15"),
         ({"schedule": lambda step: 2.0}, r"\[0, 1\].*Received: 2.0"),
@@ -212,6 +212,33 @@ def test_run_errors_come_before_training(arguments, message):
     assert int(model.optimizer.iterations.numpy()) == 0
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, variable.numpy())
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs", "meant"),
+    [
+        ({}, 10, {"warmup_epochs": 1, "ramp_epochs": 4}),
+        ({"update": "epoch"}, 5, {"warmup_epochs": 0.5, "ramp_epochs": 2}),
+        ({"warmup_epochs": 3}, 10, {"warmup_epochs": 3, "ramp_epochs": 4}),
+        ({}, 1, {"warmup_epochs": 0.1, "ramp_epochs": 0.4}),
+    ],
+)
+def test_phases_that_are_not_given_are_parts_of_the_run(given, epochs, meant):
+    model, other = compiled(), compiled()
+    fit(model, epochs, PDPScheduleCallback(**given))
+    fit(other, epochs, PDPScheduleCallback(**(given | meant)))
+    assert sum(zeros(model)) == 90
+    for one, two in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def test_one_callback_serves_runs_of_other_lengths():
+    schedule = PDPScheduleCallback(**STRAIGHT)
+    for epochs, expected in ((10, [0.0, 0.125]), (20, [0.0, 0.0, 0.0625])):
+        model = compiled(allocation="uniform")
+        found = fit(model, epochs, schedule).history["sparsity"]
+        np.testing.assert_allclose(found[: len(expected)], expected, atol=0.01)
+        assert found[-1] == 0.5
 
 
 def test_a_schedule_of_tfmot_for_another_sparsity_is_an_error():
