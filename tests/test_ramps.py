@@ -59,6 +59,33 @@ def test_sparsity_of_each_epoch(arguments, epochs, expected):
 
 
 @pytest.mark.parametrize(
+    ("given", "epochs", "meant"),
+    [
+        ({}, 10, {"warmup_epochs": 1, "ramp_epochs": 4}),
+        ({"update": "epoch"}, 5, {"warmup_epochs": 0.5, "ramp_epochs": 2}),
+        ({"warmup_epochs": 3}, 10, {"warmup_epochs": 3, "ramp_epochs": 4}),
+        ({}, 1, {"warmup_epochs": 0.1, "ramp_epochs": 0.4}),
+    ],
+)
+def test_phases_that_are_not_given_are_parts_of_the_run(given, epochs, meant):
+    model, other = compiled(), compiled()
+    fit(model, epochs, PDPScheduleCallback(**given))
+    fit(other, epochs, PDPScheduleCallback(**(given | meant)))
+    assert sum(zeros(model)) == 90
+    for one, two in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def test_one_callback_serves_runs_of_other_lengths():
+    schedule = PDPScheduleCallback(**STRAIGHT)
+    for epochs, expected in ((10, [0.0, 0.125]), (20, [0.0, 0.0, 0.0625])):
+        model = compiled(allocation="uniform")
+        found = fit(model, epochs, schedule).history["sparsity"]
+        np.testing.assert_allclose(found[: len(expected)], expected, atol=0.01)
+        assert found[-1] == 0.5
+
+
+@pytest.mark.parametrize(
     ("ramp", "expected"),
     [
         # round(60 * k / 8), halves to even, for steps 1 to 8, then the target.
