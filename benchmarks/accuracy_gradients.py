@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from keras import ops
 
-from pdp_keras.custom_gradient import straight_through
-from pdp_keras.method import Tensor, Weight
-from pdp_keras.method_pdp import PDP
+from pdp_keras.masks.custom_gradient import straight_through
+from pdp_keras.methods.base import Tensor, Weight
+from pdp_keras.methods.pdp import PDP
 
 
 def _through_mask(weights: Tensor, masked: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import keras
 from keras import layers, ops
 
 import pdp_keras
-from pdp_keras.channel_rules_base import RULES
+from pdp_keras.channels.rules.base import RULES
 
 Tensor = Any
 

@@ -18,7 +18,7 @@ from accuracy_networks import TASKS, Task
 
 import pdp_keras
 from pdp_keras import methods
-from pdp_keras.method import Method
+from pdp_keras.methods.base import Method
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 
 import pdp_keras
-from pdp_keras.macs import count_macs
+from pdp_keras.models.macs import count_macs
 
 _NETWORKS = flags.DEFINE_list(
     "networks", ["ResNet50", "MobileNetV2"], "Names in keras.applications."

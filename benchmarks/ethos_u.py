@@ -21,7 +21,7 @@ from absl import app, flags
 from stock_files import build
 
 import pdp_keras
-from pdp_keras.vela import compile_for_ethos_u
+from pdp_keras.targets.vela import compile_for_ethos_u
 
 _ONLY = flags.DEFINE_string("only", ".*", "Regular expression of whole names.")
 _ACCELERATORS = flags.DEFINE_list(

@@ -25,7 +25,7 @@ import numpy as np
 from absl import app, flags
 
 import pdp_keras
-from pdp_keras.macs import count_macs
+from pdp_keras.models.macs import count_macs
 
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many runs of each.", lower_bound=1)
 _QUICK = flags.DEFINE_bool("quick", False, "A short run on few images.")

@@ -23,8 +23,9 @@ import common
 import tensorflow as tf
 from absl import app, flags
 
-from pdp_keras import modes, thresholds
-from pdp_keras.layer_table import KernelAxes
+from pdp_keras import modes
+from pdp_keras.masks import thresholds
+from pdp_keras.models.axes import KernelAxes
 
 _MOST = flags.DEFINE_integer("most", 100_000_000, "Weights of the largest kernel.", 1)
 _TURNS = flags.DEFINE_integer("turns", 9, "Times each size is run.", 1)

@@ -24,7 +24,9 @@ from absl import app, flags
 from keras import ops
 
 import pdp_keras
-from pdp_keras import modes, n_of_m, thresholds
+from pdp_keras import modes
+from pdp_keras.masks import thresholds
+from pdp_keras.modes import n_of_m
 
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many runs of each.", lower_bound=1)
 _PATTERNS = flags.DEFINE_list("patterns", ["2:4", "1:4", "1:8"], "N:M.")

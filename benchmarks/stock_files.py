@@ -17,7 +17,7 @@ import numpy as np
 from keras import applications
 
 import pdp_keras
-from pdp_keras.tflite_inputs import model_inputs
+from pdp_keras.models.inputs import model_inputs
 
 SPARSITIES = (0.7, 0.8, 0.85, 0.9, 0.95)
 """Of the 1x1 convolutions."""

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from pdp_keras import functional, thresholds
+from pdp_keras.masks import functional, thresholds
 
 _SIZES = flags.DEFINE_list(
     "sizes",

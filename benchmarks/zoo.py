@@ -29,7 +29,7 @@ import numpy as np
 from absl import app, flags
 
 import pdp_keras
-from pdp_keras.macs import count_macs
+from pdp_keras.models.macs import count_macs
 
 _ONLY = flags.DEFINE_string("only", ".*", "Regular expression of whole names.")
 _HUB = flags.DEFINE_bool("hub", False, "Backbones of keras_hub, too.")

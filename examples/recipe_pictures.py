@@ -22,7 +22,7 @@ import training
 from absl import app, flags
 
 import pdp_keras
-from pdp_keras import functional
+from pdp_keras.masks import functional
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

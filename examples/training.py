@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 import pdp_keras
-from pdp_keras.export import ExportError
+from pdp_keras.export.tflite import ExportError
 
 DATASET = flags.DEFINE_string(
     "dataset",

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from pdp_keras import allocation as allocations
-from pdp_keras import state
-from pdp_keras.method import Moment
-from pdp_keras.schedule_run import ScheduleRun
-from pdp_keras.schedules import (
-    RAMP_PART,
-    RAMPS,
-    WARMUP_PART,
-    LinearRamp,
-    StepSchedule,
-    TemperatureFall,
-)
+from pdp_keras.pruned import ScheduleRun
+from pdp_keras.scheduling import Timetable
 
 
 class PDPScheduleCallback(keras.callbacks.Callback):
@@ -108,34 +97,19 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         allocation: Any = None,
     ) -> None:
         super().__init__()
-        if update not in ("epoch", "step", None):
-            raise ValueError(
-                f"update must be 'epoch' or 'step'. Received: update={update!r}"
-            )
-        if ramp is not None and ramp not in RAMPS:
-            raise ValueError(
-                f"ramp must be one of {sorted(RAMPS)}. Received: ramp={ramp!r}"
-            )
         if allocation is not None:
             allocations.get(allocation)
-        self.ramp = ramp
-        if ramp is not None and schedule is not None:
-            raise ValueError(
-                "ramp belongs to ramp_epochs or epsilon; a schedule has its own shape. "
-                f"Received: ramp={ramp!r} and schedule={schedule!r}"
-            )
-        # Anew when a run says how many epochs it has.
-        self._make_schedule = functools.partial(
-            _make_schedule, warmup_epochs, ramp_epochs, epsilon, schedule
-        )
-        self.schedule = self._make_schedule(epochs=1)
-        self.final_temperature = final_temperature
-        self.fall = _check_fall(fall)
-        if final_temperature is not None:
-            TemperatureFall(0, 1, final_temperature)  # checks it before anything runs
-        self.update = "step" if schedule is not None else update
-        self._goes_by_step = self.update == "step"
         self.allocation = allocation
+        self.timetable = Timetable(
+            warmup_epochs=warmup_epochs,
+            ramp_epochs=ramp_epochs,
+            epsilon=epsilon,
+            schedule=schedule,
+            ramp=ramp,
+            update=update,
+            final_temperature=final_temperature,
+            fall=fall,
+        )
         self._run: ScheduleRun | None = None
 
     def start(
@@ -150,64 +124,22 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             steps_per_epoch: training steps in an epoch; needed with
                 `update="step"` and with `schedule`.
         """
-        parts = state.require_pruned(model)
-        if self.allocation is not None:
-            for part in parts:
-                part.mode.require_allocated(self.allocation)
-        self.schedule = self._make_schedule(epochs=epochs)
-        method = state.common_method(parts)
-        self._goes_by_step = (
-            self.update == "step"
-            if self.update is not None
-            else method.goes_by_step and bool(steps_per_epoch)
-        )
-        self._check_steps(steps_per_epoch)
-        self._check_target(model)
-        self._check_end(epochs, steps_per_epoch)
-        for wrapper in state.find_wrappers(model):
-            wrapper.is_scheduled = True
         self._run = ScheduleRun(
-            model,
-            method,
-            self.allocation,
-            *self._phases(parts, epochs, steps_per_epoch or 0),
-            epochs,
-            steps_per_epoch or 0,
-            isinstance(self.schedule, LinearRamp),
+            model, self.timetable, self.allocation, epochs, steps_per_epoch
         )
 
     def start_epoch(self, epoch: int) -> None:
         """Sets the sparsity of an epoch, counted from 0."""
-        run = self._started()
-        run.epoch = epoch
-        run.count_learned()
-        if self._goes_by_step:
-            self.start_step(0)
-        else:
-            moment = Moment(epoch + 1, run.ramp, run.epochs)
-            run.move_to(epoch + 1, moment, run.method.fraction(moment, self.ramp))
+        self._started().start_epoch(epoch)
 
     def start_step(self, step: int) -> None:
         """Sets the sparsity of a step, counted from 0 in its epoch."""
-        run = self._started()
-        if not self._goes_by_step:
-            return
-        done = run.epoch + (step + 1) / run.steps_per_epoch
-        total = run.epoch * run.steps_per_epoch + step
-        stride = run.stride_to(total)
-        moment = Moment(done, run.ramp, run.epochs, total, run.steps_per_epoch, stride)
-        if isinstance(self.schedule, LinearRamp):
-            run.move_to(done, moment, run.method.fraction(moment, self.ramp))
-        else:
-            run.move_to(total, moment, self.schedule(total))
+        self._started().start_step(step)
 
     @property
     def sparsity(self) -> float:
         """The fraction pruned now, of all weights (or channels) that can be."""
-        run = self._started()
-        run.count_learned()
-        run.sync()
-        return state.current_sparsity(run.parts)
+        return self._started().sparsity()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Called by Keras."""
@@ -232,26 +164,6 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         if logs is not None:
             logs["sparsity"] = self.sparsity
 
-    def _phases(
-        self, parts: Sequence[Any], epochs: int, steps: int
-    ) -> tuple[LinearRamp, TemperatureFall]:
-        """The ramp, which a schedule by step has too, and the fall of temperature."""
-        ramp = self.schedule
-        if isinstance(ramp, LinearRamp):
-            begin, end = ramp.phases
-        else:
-            begin, end = ramp.find_phases(epochs * steps - 1)
-            ramp = LinearRamp(begin / steps, max(1.0, end - begin) / steps)
-        method = state.common_method(parts)
-        final = self.final_temperature
-        if final is None:
-            final = method.final_temperature
-        # Where modes are mixed, that of the one that is soft for longest.
-        first, last = self.fall or max(method.default_fall(p.mode) for p in parts)
-        length = end - begin
-        fall = TemperatureFall(begin + first * length, (last - first) * length, final)
-        return ramp, fall
-
     def _started(self) -> ScheduleRun:
         if self._run is None:
             raise ValueError(
@@ -259,86 +171,3 @@ class PDPScheduleCallback(keras.callbacks.Callback):
                 "`start_epoch`, `start_step` and `sparsity`. Received: no start"
             )
         return self._run
-
-    def _check_steps(self, steps_per_epoch: int | None) -> None:
-        if self._goes_by_step and not steps_per_epoch:
-            raise ValueError(
-                "A schedule by step must know the number of steps in an epoch: pass "
-                "`steps_per_epoch` to `fit`, or use update='epoch'. "
-                f"Received: steps_per_epoch={steps_per_epoch}"
-            )
-
-    def _check_target(self, model: Any) -> None:
-        final = getattr(self.schedule, "final_sparsity", None)
-        requested = state.requested_sparsity(model)
-        if final is not None and abs(final - requested) > 1e-6:
-            raise ValueError(
-                "A schedule of tensorflow-model-optimization must end at the sparsity "
-                f"given to prune_model. Received: final sparsity {final} of the "
-                f"schedule, sparsity={requested:g} of the model"
-            )
-
-    def _check_end(self, epochs: int, steps_per_epoch: int | None) -> None:
-        if isinstance(self.schedule, LinearRamp):
-            if self.schedule.epochs_needed > epochs:
-                raise ValueError(
-                    "The ramp must end within the run: warmup_epochs + ramp_epochs "
-                    f"<= epochs. Received: {self.schedule.warmup_epochs:g} + "
-                    f"{self.schedule.ramp_epochs:g} > epochs={epochs}"
-                )
-            return
-        last = epochs * (steps_per_epoch or 0) - 1
-        fraction = self.schedule(last)
-        if fraction < 1:
-            raise ValueError(
-                "The schedule must reach the full target within the run. Received: a "
-                f"fraction of {fraction:g} at the last step {last} (epochs={epochs}, "
-                f"steps_per_epoch={steps_per_epoch})"
-            )
-
-
-def _check_fall(fall: Any) -> tuple[float, float] | None:
-    if fall is None:
-        return None
-    if not (len(fall) == 2 and 0 <= fall[0] < fall[1] < math.inf):
-        raise ValueError(
-            "fall must be (begin, end) with 0 <= begin < end, in ramps. "
-            f"Received: fall={fall!r}"
-        )
-    return float(fall[0]), float(fall[1])
-
-
-def _make_schedule(
-    warmup_epochs: float | None,
-    ramp_epochs: float | None,
-    epsilon: float | None,
-    schedule: Callable[[int], Any] | None,
-    epochs: int,
-) -> LinearRamp | StepSchedule:
-    """What the arguments of the callback mean in a run of so many epochs."""
-    ways = {"ramp_epochs": ramp_epochs, "epsilon": epsilon, "schedule": schedule}
-    given = [name for name, value in ways.items() if value is not None]
-    if len(given) > 1:
-        raise ValueError(
-            "Only one of ramp_epochs, epsilon and schedule can be given. "
-            f"Received: {', '.join(given)}"
-        )
-    if schedule is not None:
-        if warmup_epochs is not None:
-            raise ValueError(
-                "warmup_epochs belongs to ramp_epochs or epsilon; a schedule starts "
-                "by itself. Received: "
-                f"warmup_epochs={warmup_epochs} and schedule={schedule!r}"
-            )
-        return StepSchedule(schedule)
-    if epsilon is not None:
-        if not (math.isfinite(epsilon) and 0 < epsilon <= 1):
-            raise ValueError(
-                f"epsilon must be in (0, 1]. Received: epsilon={epsilon!r}"
-            )
-        ramp_epochs = 1 / epsilon
-    if ramp_epochs is None:
-        if warmup_epochs is None:
-            warmup_epochs = WARMUP_PART * epochs
-        ramp_epochs = RAMP_PART * epochs
-    return LinearRamp(warmup_epochs or 0, ramp_epochs)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from pdp_keras.kernels import Kernel, find_kernels
-from pdp_keras.pruned_weight import PrunedWeight
+from pdp_keras.layers import PrunedWeight
+from pdp_keras.models import Kernel, find_kernels
+from pdp_keras.pruned import pruned_weights
 from pdp_keras.report import sparsity_report
-from pdp_keras.state import pruned_weights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

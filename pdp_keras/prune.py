@@ -7,17 +7,29 @@ from typing import Any
 import keras
 
 from pdp_keras import allocation as allocations
-from pdp_keras import methods, modes, structure, subclassed, temperatures
-from pdp_keras.channel import Channel
-from pdp_keras.channel_plan import ChannelPlanner
-from pdp_keras.kernels import Kernel, compile_filters, find_kernels, require_matches
-from pdp_keras.masked_layer import MaskedLayer
-from pdp_keras.method import Method
-from pdp_keras.mode import Mode
-from pdp_keras.prune_target import choose_for_target
-from pdp_keras.pruned_weight import describe
-from pdp_keras.state import pruned_weights
-from pdp_keras.wrapper import PDPWrapper
+from pdp_keras import methods, modes
+from pdp_keras.channels import ChannelPlanner
+from pdp_keras.layers import MaskedLayer, PDPWrapper, describe
+from pdp_keras.masks import temperatures
+from pdp_keras.methods import Method
+from pdp_keras.models import (
+    Kernel,
+    compile_filters,
+    copy_variables,
+    exchange_layers,
+    find_kernels,
+    is_graph,
+    make_subclassed_anew,
+    rebuild_graph,
+    require_matches,
+)
+from pdp_keras.modes import Channel, Mode
+from pdp_keras.pruned import (
+    choose_for_target,
+    describe_if_possible,
+    mark_pruned,
+    pruned_weights,
+)
 
 
 def prune_model(
@@ -108,14 +120,14 @@ def prune_model(
             model, sparsity, mode, method, allocation, temperature, filters, inplace
         )
     plan = _Plan(model, sparsity, mode, method, allocation, temperature, filters)
-    if structure.is_graph(model):
-        return structure.rebuild_graph(model, plan.wrap, structure.copy_variables)
-    original = subclassed.describe_if_possible(model)
-    new = model if inplace else structure.make_subclassed_anew(model)
+    if is_graph(model):
+        return rebuild_graph(model, plan.wrap, copy_variables)
+    original = describe_if_possible(model)
+    new = model if inplace else make_subclassed_anew(model)
     plan.transfer_to(new)
-    exchanged = structure.exchange_layers(new, plan.exchange)
+    exchanged = exchange_layers(new, plan.exchange)
     plan.require_complete(new)
-    return subclassed.mark_pruned(new, original, exchanged, inplace)
+    return mark_pruned(new, original, exchanged, inplace)
 
 
 def _prune_channels(
@@ -141,28 +153,26 @@ def _prune_channels(
         is_chosen,
         has_filters,
     )
-    if structure.is_graph(model):
+    if is_graph(model):
         planner = ChannelPlanner(model, True, *settings)
-        return structure.rebuild_graph(model, planner.wrap, structure.copy_variables)
-    original = subclassed.describe_if_possible(model)
-    new = model if inplace else structure.make_subclassed_anew(model)
+        return rebuild_graph(model, planner.wrap, copy_variables)
+    original = describe_if_possible(model)
+    new = model if inplace else make_subclassed_anew(model)
     planner = ChannelPlanner(new, False, *settings)
 
     def exchange(layer: Any) -> Any:
-        if structure.is_graph(layer):
+        if is_graph(layer):
             has_work = any(planner.has_work(x) for x in layer._flatten_layers())
             if not has_work:
                 return layer
-            return structure.rebuild_graph(
-                layer, planner.wrap, structure.copy_variables
-            )
+            return rebuild_graph(layer, planner.wrap, copy_variables)
         wrapper = planner.wrap(layer, layer)
         if wrapper is not layer:
             wrapper.build()
         return wrapper
 
-    exchanged = structure.exchange_layers(new, exchange)
-    return subclassed.mark_pruned(new, original, exchanged, inplace)
+    exchanged = exchange_layers(new, exchange)
+    return mark_pruned(new, original, exchanged, inplace)
 
 
 class _Plan:
@@ -236,8 +246,8 @@ class _Plan:
         kernels, _ = find_kernels(layer)
         if not any(id(kernel.variable) in self.sparsities for kernel in kernels):
             return layer
-        if structure.is_graph(layer):
-            return structure.rebuild_graph(layer, self.wrap, structure.copy_variables)
+        if is_graph(layer):
+            return rebuild_graph(layer, self.wrap, copy_variables)
         wrapper = self.wrap(layer, layer)
         wrapper.build()
         return wrapper
@@ -293,7 +303,7 @@ def _check_model(model: Any, inplace: bool) -> None:
             "The model must be built, so that it has weights: call it on data, or "
             f"`model.build(input_shape)`. Received: unbuilt model={model.name!r}"
         )
-    if inplace and structure.is_graph(model):
+    if inplace and is_graph(model):
         raise ValueError(
             "inplace=True is only for subclassed models; this one can be copied. "
             f"Received: model={model.name!r} of class {type(model).__name__}"

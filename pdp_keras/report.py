@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pdp_keras.channel_wrapper import ChannelWrapper
-from pdp_keras.kernels import Kernel, SkippedWeight, find_kernels
-from pdp_keras.pruned_weight import Counted, PrunedWeight, read
-from pdp_keras.state import channel_groups, find_wrappers, pruned_weights
+from pdp_keras.channels import ChannelWrapper
+from pdp_keras.layers import Counted, PrunedWeight
+from pdp_keras.masks import read
+from pdp_keras.models import Kernel, SkippedWeight, find_kernels
+from pdp_keras.pruned import channel_groups, find_wrappers, pruned_weights
 
 _NOT_CHOSEN = "not chosen by `filters`"
 _NO_CHANNELS = "no channels that are pruned, or not chosen by `filters`"

@@ -9,14 +9,15 @@ import sys
 
 import pytest
 
-TESTS = pathlib.Path(__file__).parent
+TESTS = pathlib.Path(__file__).parents[1] / "support"
 
 SCRIPT = f"""
 import json, sys, tempfile, warnings
 warnings.simplefilter("error", UserWarning)
 sys.path.insert(0, {str(TESTS)!r})
 import keras, numpy as np, channel_models, models, pdp_keras
-from pdp_keras import thresholds, functional, state
+from pdp_keras.masks import functional, thresholds
+from pdp_keras.pruned import parts as state
 import reference
 
 def leaves(x):

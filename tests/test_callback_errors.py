@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from runs import X, Y, compiled, fit
 
-from pdp_keras import PDPScheduleCallback, PDPWrapper, methods, state
+from pdp_keras import PDPScheduleCallback, PDPWrapper, methods
+from pdp_keras.pruned import parts as state
 
 
 @pytest.mark.parametrize(

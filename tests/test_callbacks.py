@@ -11,13 +11,8 @@ import pytest
 import tensorflow as tf
 from runs import STRAIGHT, X, Y, compiled, fit, zeros
 
-from pdp_keras import (
-    PDPScheduleCallback,
-    methods,
-    prune_model,
-    sparsity_report,
-    state,
-)
+from pdp_keras import PDPScheduleCallback, methods, prune_model, sparsity_report
+from pdp_keras.pruned import parts
 
 
 def test_global_targets_come_from_the_weights_at_the_end_of_warm_up():
@@ -25,7 +20,7 @@ def test_global_targets_come_from_the_weights_at_the_end_of_warm_up():
     kernels = {}
 
     def remember(epoch, logs):
-        kernels[epoch] = [w.variable.numpy() for w in state.pruned_weights(model)]
+        kernels[epoch] = [w.variable.numpy() for w in parts.pruned_weights(model)]
 
     watch = keras.callbacks.LambdaCallback(on_epoch_end=remember)
     fit(model, 5, PDPScheduleCallback(warmup_epochs=2, ramp_epochs=2), watch)
@@ -216,7 +211,7 @@ def test_a_run_that_ends_with_its_ramp_keeps_its_accuracy():
 )
 def test_channels_are_counted_in_the_logs(arguments, epochs, expected):
     model = compiled(0.5, mode="channel")
-    group = state.channel_groups(model)[0]
+    group = parts.channel_groups(model)[0]
     seen = []
     watch = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: seen.append(int(group.zeros.numpy()))
@@ -244,7 +239,7 @@ def test_an_allocation_of_the_callback_for_channels():
     )
     schedule.start(model, epochs=2)
     schedule.start_epoch(0)
-    counts = {g.label: int(g.zeros.numpy()) for g in state.channel_groups(model)}
+    counts = {g.label: int(g.zeros.numpy()) for g in parts.channel_groups(model)}
     assert counts == {"stem": 2, "nested/hidden": 9}
     assert schedule.sparsity == 11 / 20
 
@@ -255,7 +250,7 @@ def test_a_learned_sparsity_is_counted_when_it_is_asked_for():
     schedule = PDPScheduleCallback(ramp_epochs=1)
     schedule.start(model, epochs=2, steps_per_epoch=4)
     schedule.start_epoch(0)
-    for weight in state.pruned_weights(model):
+    for weight in parts.pruned_weights(model):
         values = np.ones(weight.variable.shape)
         values[0] = 0.25
         weight.variable.assign(values)

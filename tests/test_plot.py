@@ -12,10 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pdp_keras import plot
-from pdp_keras.kernels import SkippedWeight
+from pdp_keras.models.kernels import SkippedWeight
 from pdp_keras.prune import prune_model
+from pdp_keras.pruned.parts import pruned_weights
 from pdp_keras.report import ReportRow, SparsityReport, sparsity_report
-from pdp_keras.state import pruned_weights
 from pdp_keras.strip import strip_pruning
 
 HISTORY = {

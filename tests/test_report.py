@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pdp_keras import prune_model, sparsity_report, strip_pruning
-from pdp_keras.kernels import find_kernels
+from pdp_keras.models.kernels import find_kernels
 
 
 def pruned_mlp():

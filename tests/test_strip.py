@@ -11,17 +11,17 @@ import pytest
 import tensorflow as tf
 from channel_models import ARCHITECTURES
 from keras import layers
-from test_prune import MODELS, Unconfigurable, flat, inputs_for
+from model_kinds import MODELS, Unconfigurable, flat, inputs_for
 
 from pdp_keras import (
     Channel,
     PDPScheduleCallback,
     PDPWrapper,
     prune_model,
-    state,
     strip_pruning,
 )
-from pdp_keras.kernels import find_kernels
+from pdp_keras.models.kernels import find_kernels
+from pdp_keras.pruned import parts
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -51,7 +51,7 @@ def test_stripped_model_is_plain_and_predicts_the_same(make):
     ):
         np.testing.assert_array_equal(actual, wanted)
     assert [v.shape for v in stripped.variables] == [v.shape for v in model.variables]
-    assert state.pruned_weights(pruned)  # the pruned model is still one
+    assert parts.pruned_weights(pruned)  # the pruned model is still one
 
 
 def plain_layers(model):
@@ -82,7 +82,7 @@ def test_sparsity_is_exactly_the_rounded_target(sparsity):
     pruned = prune_model(models.cnn(), sparsity, allocation="uniform")
     models.set_zeros(pruned)
     stripped = strip_pruning(pruned)
-    for weight in state.pruned_weights(pruned):
+    for weight in parts.pruned_weights(pruned):
         layer = stripped
         for name in weight.layer.split("/"):
             layer = layer.get_layer(name)
@@ -184,7 +184,7 @@ def test_a_stripped_model_can_be_trained_and_pruned_again():
     stripped.compile("sgd", "mse")
     x = models.random_inputs(stripped)
     stripped.fit(x, np.zeros((16, 3)), verbose=0)
-    assert state.pruned_weights(prune_model(stripped, 0.9))
+    assert parts.pruned_weights(prune_model(stripped, 0.9))
 
 
 def test_stripping_below_the_target_warns():
@@ -199,7 +199,7 @@ def test_errors():
         strip_pruning(models.mlp())
     pruned = prune_model(models.mlp(), 0.5)
     models.set_zeros(pruned)
-    state.pruned_weights(pruned)[0].variable.assign(np.full((6, 20), np.nan))
+    parts.pruned_weights(pruned)[0].variable.assign(np.full((6, 20), np.nan))
     with pytest.raises(ValueError, match=r"finite.*Received: NaN.*'first/kernel'"):
         strip_pruning(pruned)
 
@@ -275,7 +275,7 @@ def test_a_model_without_its_dead_channels_predicts_the_same(name):
         np.testing.assert_array_equal(before, np.array(variable))
     for before, variable in zip(state_before, pruned.variables, strict=True):
         np.testing.assert_array_equal(before, np.array(variable))
-    assert state.channel_groups(pruned)
+    assert parts.channel_groups(pruned)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_predict_of_a_smaller_model(make):
     stripped = strip_pruning(pruned)
     assert_close(stripped.predict(inputs, verbose=0), pruned.predict(inputs, verbose=0))
     halves = {
-        (g.label, int(g.zeros.numpy()), g.units) for g in state.channel_groups(pruned)
+        (g.label, int(g.zeros.numpy()), g.units) for g in parts.channel_groups(pruned)
     }
     assert all(2 * zeros == units for _, zeros, units in halves)
 
@@ -408,7 +408,7 @@ def test_stripping_channels_below_the_target_warns():
 
 def test_errors_of_channels():
     pruned = pruned_by_channels(models.mlp())
-    kernel = state.channel_groups(pruned)[0].makers[0].variable
+    kernel = parts.channel_groups(pruned)[0].makers[0].variable
     kernel.assign(np.full(kernel.shape, np.inf))
     with pytest.raises(
         ValueError, match=r"finite.*Received: NaN or inf.*'first/kernel'"

@@ -1,0 +1,24 @@
+"""The wrapper that computes with masked weights, and the state that it keeps."""
+
+from pdp_keras.layers.counters import add_counter, add_extra, add_temperature_scale
+from pdp_keras.layers.masked_layer import MaskedLayer
+from pdp_keras.layers.normalization import can_normalize, masked_normalization
+from pdp_keras.layers.pruned_weight import UNSET, Counted, PrunedWeight, describe
+from pdp_keras.layers.settings import MaskSettings, WithSettings
+from pdp_keras.layers.wrapper import PDPWrapper
+
+__all__ = [
+    "UNSET",
+    "Counted",
+    "MaskSettings",
+    "MaskedLayer",
+    "PDPWrapper",
+    "PrunedWeight",
+    "WithSettings",
+    "add_counter",
+    "add_extra",
+    "add_temperature_scale",
+    "can_normalize",
+    "describe",
+    "masked_normalization",
+]

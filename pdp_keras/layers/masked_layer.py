@@ -1,0 +1,220 @@
+"""`MaskedLayer`: a Keras layer that computes with other values of its variables."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+Tensor = Any
+
+_OF_CELLS = ("state_size", "output_size", "get_initial_state")
+
+
+class MaskedLayer(keras.layers.Wrapper):
+    """Runs a layer with masked values in place of some of its variables.
+
+    The wrapped layer itself is not changed: the masked values take the place of its
+    variables for the length of a call only. Subclasses say what is masked
+    (`masked_values`) and create their state (`build_state`). The wrapper has the
+    name of its layer.
+
+    Args:
+        layer: the layer to wrap, built or not.
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if it is no layer, or wrapped already.
+    """
+
+    # Paths show a wrapper and its layer, which have one name, as one.
+    name_is_of_layer = True
+    # Whether a callback drives the sparsity.
+    is_scheduled = False
+    built: bool
+
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
+        kind = type(self).__name__
+        if isinstance(layer, MaskedLayer):
+            raise ValueError(
+                f"A layer can be wrapped by {kind} only once. Received: layer={layer!r}"
+            )
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(
+                f"layer must be a keras.layers.Layer. Received: layer={layer!r}"
+            )
+        kwargs.setdefault("name", layer.name)
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        # The inner layer casts its inputs itself, by its own policy.
+        super().__init__(layer, autocast=False, **kwargs)
+        self._convert_input_args = False
+        self._allow_non_tensor_positional_args = True
+        self._call_signature = _signature_of_call(layer)
+        self.supports_masking = layer.supports_masking
+        self.supports_jit = layer.supports_jit
+        self.has_state = False
+
+    def build_state(self) -> None:
+        """Creates the state of the masks; the layer is built."""
+        raise NotImplementedError
+
+    def masked_values(self, training: bool) -> list[tuple[Any, Tensor]]:
+        """Variables of the layer with what it computes with in their place."""
+        raise NotImplementedError
+
+    def runner(self, training: bool) -> Callable[..., Any]:
+        """What computes the outputs once the variables are exchanged."""
+        del training
+        return self.layer
+
+    def __getattr__(self, name: str) -> Any:
+        """Reads settings of the layer (`units`, `state_size`) through the wrapper.
+
+        Weights are not read through: they are not what the layer computes with.
+        """
+        # PyTorch's modules find their own parts in this way.
+        inherited = getattr(super(), "__getattr__", None)
+        if name == "layer" or name.startswith("_"):
+            if inherited is not None:
+                return inherited(name)
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        value = getattr(self.layer, name)
+        if isinstance(value, keras.Variable):
+            raise AttributeError(
+                f"The masked value of {name!r} exists in a call only; "
+                f"`wrapper.layer.{name}` is the weight without its mask."
+            )
+        return value
+
+    def __dir__(self) -> list[str]:
+        """Names what `keras.layers.RNN` looks for in a cell, if the layer is one."""
+        return [*super().__dir__(), *(n for n in _OF_CELLS if hasattr(self.layer, n))]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer; the first call builds it by its own rules."""
+        if not self.has_state:
+            if not all(layer.built for layer in self.layer._flatten_layers()):
+                # Keras knows how to build any layer from a symbolic call.
+                self.layer(*_symbolic(args), **_symbolic(kwargs))
+            self.build()
+        return super().__call__(*args, **kwargs)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the layer, if a shape is given, and creates the state."""
+        if input_shape is not None:
+            super().build(input_shape)
+        if not self.has_state:
+            self.build_state()
+            # Not `built`, which Keras sets by itself when it loads a layer.
+            self.has_state = True
+        self.built = True
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Rebuilds after loading: the layer from its own build config.
+
+        A layer without a `build` of its own is built by its first call, and so is
+        the wrapper then.
+        """
+        builds_itself = not getattr(type(self.layer).build, "_is_default", False)
+        if config.get("layer") and builds_itself and not self.layer.built:
+            self.layer.build_from_config(config["layer"])
+        if all(layer.built for layer in self.layer._flatten_layers()):
+            self.build()
+
+    def get_build_config(self) -> dict[str, Any]:
+        """The inner layer's build config."""
+        return {"layer": self.layer.get_build_config()}
+
+    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Runs the layer with masked weights: soft in training, hard otherwise."""
+        training = bool(training)
+        if training and not self.is_scheduled:
+            self._warn_unscheduled()
+        # Every variable is mapped, not only the masked ones: a nested scope hides
+        # the values of an outer one, and JAX would lose gradients without a word.
+        variables = self.layer.variables
+        values = {id(v): v.value for v in variables}
+        for variable, value in self.masked_values(training):
+            values[id(variable)] = value
+        run = self.runner(training)
+        with keras.StatelessScope(
+            state_mapping=[(v, values[id(v)]) for v in variables],
+            collect_losses=True,
+        ) as scope:
+            before = {id(v): scope.get_current_value(v) for v in variables}
+            outputs = run(*args, **kwargs)
+        # What the layer updated (statistics, seeds, recurrent states) is its own.
+        for variable in variables:
+            value = scope.get_current_value(variable)
+            if value is not before[id(variable)]:
+                variable.assign(value)
+        for loss in scope.losses:
+            self.add_loss(loss)
+        return outputs
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own output spec: masks do not change shapes."""
+        kwargs.pop("training", None)
+        return _symbolic(self.layer(*_symbolic(args), **_symbolic(kwargs)))
+
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own output shape."""
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The layer's own output mask."""
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    @property
+    def added_variables(self) -> list[Any]:
+        """The variables that the wrapper adds to those of its layer."""
+        return [*self._trainable_variables, *self._non_trainable_variables]
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer's config without its build config.
+
+        That one is in the wrapper's own, where it is used with more care.
+        """
+        config = super().get_config()
+        config["layer"].pop("build_config", None)
+        return config
+
+    def _warn_unscheduled(self) -> None:
+        self.is_scheduled = True  # once is enough
+        warnings.warn(
+            "A pruned model is being trained, but nothing raises its sparsity, so it "
+            "stays dense. Pass `callbacks=[pdp_keras.PDPScheduleCallback()]` to "
+            "`fit`, or drive the schedule in a custom loop with "
+            "`PDPScheduleCallback.start`.",
+            stacklevel=2,
+        )
+
+
+def _signature_of_call(layer: Any) -> inspect.Signature:
+    """The layer's call signature, so that Keras binds arguments as it would for it."""
+    signature = inspect.signature(layer.call)
+    if "training" in signature.parameters:
+        return signature
+    training = inspect.Parameter(
+        "training", inspect.Parameter.KEYWORD_ONLY, default=None
+    )
+    parameters = list(signature.parameters.values())
+    variadic = [p for p in parameters if p.kind is p.VAR_KEYWORD]
+    named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return signature.replace(parameters=[*named, training, *variadic])
+
+
+def _symbolic(structure: Any) -> Any:
+    """Tensors replaced by symbolic ones that belong to no graph."""
+
+    def convert(x: Any) -> Any:
+        if isinstance(x, keras.KerasTensor) or ops.is_tensor(x):
+            dtype = keras.backend.standardize_dtype(x.dtype)
+            return keras.KerasTensor(x.shape, dtype=dtype)
+        return x
+
+    return tree.map_structure(convert, structure)

@@ -1,0 +1,45 @@
+"""Thresholds, soft and hard masks, and their gradients, on every backend.
+
+What is computed from a tensor of weights and a number of zeros; nothing here knows a
+layer. Only this package looks at the backend.
+"""
+
+from pdp_keras.masks import recomputed, temperatures
+from pdp_keras.masks.compilation import MANY, compiled
+from pdp_keras.masks.custom_gradient import (
+    masked_noting,
+    straight_through,
+    with_gradient,
+)
+from pdp_keras.masks.functional import soft_mask, soft_masked
+from pdp_keras.masks.reading import read, read_integer
+from pdp_keras.masks.temperatures import AbsoluteTemperature, RelativeTemperature
+from pdp_keras.masks.thresholds import (
+    BRACKET,
+    midpoint_threshold,
+    smallest,
+    tracked_threshold,
+)
+from pdp_keras.masks.units import masked_noting_norms, sum_by_unit
+
+__all__ = [
+    "BRACKET",
+    "MANY",
+    "AbsoluteTemperature",
+    "RelativeTemperature",
+    "compiled",
+    "masked_noting",
+    "masked_noting_norms",
+    "midpoint_threshold",
+    "read",
+    "read_integer",
+    "recomputed",
+    "smallest",
+    "soft_mask",
+    "soft_masked",
+    "straight_through",
+    "sum_by_unit",
+    "temperatures",
+    "tracked_threshold",
+    "with_gradient",
+]

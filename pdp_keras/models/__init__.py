@@ -1,0 +1,73 @@
+"""What the package knows of Keras' layers and models, pruned or not.
+
+Which kernels there are, how a model is copied, called and counted. Nothing here knows
+a mask or a wrapper, so that what ships a stripped model can stand on it.
+"""
+
+from pdp_keras.models.anew import describe_model, make_anew, make_subclassed_anew
+from pdp_keras.models.axes import KernelAxes
+from pdp_keras.models.graph import CopyState, is_graph, rebuild_graph
+from pdp_keras.models.inputs import (
+    Array,
+    Batch,
+    ModelInput,
+    ModelInputs,
+    Row,
+    batches,
+    model_inputs,
+    random_rows,
+    representative_rows,
+    unique_names,
+)
+from pdp_keras.models.kernels import (
+    Kernel,
+    SkippedWeight,
+    child_layers,
+    compile_filters,
+    find_kernels,
+    require_matches,
+)
+from pdp_keras.models.layer_table import find_with_call, register_prunable_layer
+from pdp_keras.models.macs import count_macs
+from pdp_keras.models.places import exchange_layers, look_up_layer, put_layer
+from pdp_keras.models.plain import require_plain, require_tensorflow
+from pdp_keras.models.variables import copy_variables, renew_state
+from pdp_keras.models.windows import Windows, make_windows
+
+__all__ = [
+    "Array",
+    "Batch",
+    "CopyState",
+    "Kernel",
+    "KernelAxes",
+    "ModelInput",
+    "ModelInputs",
+    "Row",
+    "SkippedWeight",
+    "Windows",
+    "batches",
+    "child_layers",
+    "compile_filters",
+    "copy_variables",
+    "count_macs",
+    "describe_model",
+    "exchange_layers",
+    "find_kernels",
+    "find_with_call",
+    "is_graph",
+    "look_up_layer",
+    "make_anew",
+    "make_subclassed_anew",
+    "make_windows",
+    "model_inputs",
+    "put_layer",
+    "random_rows",
+    "rebuild_graph",
+    "register_prunable_layer",
+    "renew_state",
+    "representative_rows",
+    "require_matches",
+    "require_plain",
+    "require_tensorflow",
+    "unique_names",
+]

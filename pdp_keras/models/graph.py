@@ -1,0 +1,157 @@
+"""Rebuilds a model with some of its layers replaced.
+
+Sequential and Functional models are rebuilt from their graph, nested ones too. A
+subclassed model has no graph: it is remade from its config, and layers are
+exchanged where its attributes hold them. In both cases the given model stays as it
+is, and the new one has its own variables.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import tree
+
+from pdp_keras.models.anew import make_anew
+from pdp_keras.models.variables import saved_variables
+
+# From a layer of the given model and its fresh, unbuilt copy to the layer that
+# takes its place: the copy itself, or something around or inside it.
+Replace = Callable[[Any, Any], Any]
+# Called with the old and the new layer once both have their variables.
+CopyState = Callable[[Any, Any], None]
+# From a layer or operation of the given model to a fresh copy, unbuilt, or to
+# something that calls one.
+Make = Callable[[Any], Any]
+
+_TRAINING_METHODS = (
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+)
+
+
+def is_graph(model: Any) -> bool:
+    """Whether it is a Sequential or Functional model."""
+    # Keras has no public name for the Functional class; its instances alone can
+    # run through a graph.
+    return isinstance(model, keras.Sequential) or (
+        isinstance(model, keras.Model) and hasattr(model, "_run_through_graph")
+    )
+
+
+def rebuild_graph(
+    model: Any, replace: Replace, copy_state: CopyState, make: Make | None = None
+) -> Any:
+    """A new Sequential or Functional model with layers replaced.
+
+    Args:
+        model: a built Sequential or Functional model; not changed.
+        replace: gives the new layer for each layer that is not a graph itself.
+        copy_state: copies the values of variables from the old to the new layer.
+        make: makes the fresh copy of a layer, an input or an operation, in place of
+            `make_anew`.
+
+    Raises:
+        ValueError: if a layer cannot be made anew from its config, if two layers
+            share a variable, or if the model's class cannot be made from a graph
+            although it has a training loop of its own.
+    """
+    rebuilding = _Rebuilding(replace, make or make_anew)
+    new_model = rebuilding.rebuild(model)
+    rebuilding.check_nothing_shared()
+    for old, new in rebuilding.pairs:
+        copy_state(old, new)
+    return new_model
+
+
+class _Rebuilding:
+    """One pass over a graph; a layer used twice is made once."""
+
+    def __init__(self, replace: Replace, make: Make) -> None:
+        self.replace = replace
+        self.make = make
+        self.pairs: list[tuple[Any, Any]] = []
+        self._made: dict[int, Any] = {}
+
+    def rebuild(self, operation: Any) -> Any:
+        if id(operation) not in self._made:
+            self._made[id(operation)] = self._make(operation)
+        return self._made[id(operation)]
+
+    def check_nothing_shared(self) -> None:
+        owners: dict[int, Any] = {}
+        for old, _ in self.pairs:
+            for variable in saved_variables(old):
+                owner = owners.setdefault(id(variable), old)
+                if owner is not old:
+                    raise ValueError(
+                        "A variable must belong to one layer of the graph: copies of "
+                        "two layers could not go on sharing it. Received: "
+                        f"{variable.path!r} in {owner.name!r} and in {old.name!r}"
+                    )
+
+    def _make(self, operation: Any) -> Any:
+        if isinstance(operation, keras.Sequential):
+            return self._make_sequential(operation)
+        if is_graph(operation):
+            return self._make_functional(operation)
+        new = self.make(operation)
+        if isinstance(operation, keras.layers.Layer) and not isinstance(
+            operation, keras.layers.InputLayer
+        ):
+            new = self.replace(operation, new)
+            self.pairs.append((operation, new))
+        return new
+
+    def _make_sequential(self, model: Any) -> Any:
+        inputs = [tensor._keras_history.operation for tensor in model.inputs or ()]
+        layers = [self.rebuild(layer) for layer in (*inputs, *model.layers)]
+        cls = type(model) if _takes(type(model), "layers") else keras.Sequential
+        new = cls(layers, name=model.name)
+        return _finish(model, new)
+
+    def _make_functional(self, model: Any) -> Any:
+        inputs = tree.map_structure(
+            lambda tensor: self.rebuild(tensor._keras_history.operation).output,
+            model.input,
+        )
+        outputs = model._run_through_graph(inputs, operation_fn=self.rebuild)
+        if _takes(type(model), "inputs", "outputs"):
+            return _finish(model, type(model)(inputs, outputs, name=model.name))
+        own = [name for name in _TRAINING_METHODS if _overrides(model, name)]
+        if own:
+            raise ValueError(
+                "A Functional model with a constructor of its own can only be copied "
+                "as a plain keras.Model, which would lose its training loop. Make "
+                "`keras.Model(model.inputs, model.outputs)` first, or let its "
+                "constructor take `inputs` and `outputs`. Received: "
+                f"{type(model).__name__} with its own {', '.join(own)}"
+            )
+        return _finish(model, keras.Model(inputs, outputs, name=model.name))
+
+
+def _finish(model: Any, new: Any) -> Any:
+    if not model.trainable:
+        new.trainable = False
+    return new
+
+
+def _takes(cls: type, *names: str) -> bool:
+    """Whether a constructor starts with these arguments, or passes all of them on."""
+    parameters = list(inspect.signature(cls).parameters.values())
+    kinds = {p.kind for p in parameters}
+    passes_on = {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    } <= kinds
+    return passes_on or tuple(p.name for p in parameters[: len(names)]) == names
+
+
+def _overrides(model: Any, method: str) -> bool:
+    return getattr(type(model), method) is not getattr(keras.Model, method)

@@ -1,0 +1,114 @@
+"""Where a subclassed model holds its layers: finds and exchanges them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from pdp_keras.models.graph import is_graph
+from pdp_keras.models.kernels import child_layers
+
+# Attributes in which Keras, TensorFlow and PyTorch list what others hold.
+_BOOKKEEPING = ("_layers", "_tracker", "_auto_config", "_self_", "_modules")
+
+
+def exchange_layers(
+    model: Any, exchange: Callable[[Any], Any], path: str = ""
+) -> dict[str, Any]:
+    """Exchanges layers where the attributes of a subclassed model hold them.
+
+    Attributes, and lists, tuples and dicts in them, are searched. Subclassed models
+    inside are entered; everything else is offered to `exchange`.
+
+    Args:
+        model: a subclassed model; changed in place.
+        exchange: gives the new layer, or the same one to leave it.
+        path: prefix for the returned paths.
+
+    Returns:
+        The new layers by path: `{"encoder.dense": ..., "blocks.0": ...}`.
+    """
+    exchanged: dict[str, Any] = {}
+    done: dict[int, Any] = {}
+    for where, layer in list(_held_layers(model)):
+        full = f"{path}{where}"
+        if isinstance(layer, keras.Model) and not is_graph(layer):
+            exchanged |= exchange_layers(layer, exchange, f"{full}.")
+            continue
+        if id(layer) not in done:
+            done[id(layer)] = exchange(layer)
+        new = done[id(layer)]
+        if new is not layer:
+            put_layer(model, where, new)
+            exchanged[full] = new
+    return exchanged
+
+
+def look_up_layer(model: Any, path: str) -> Any:
+    """The layer at a path such as `"blocks.0"` in a model's attributes."""
+    attribute, *keys = path.split(".")
+    return _look_up(getattr(model, attribute), keys)
+
+
+def put_layer(model: Any, path: str, new: Any) -> None:
+    """Puts a layer at a path such as `"blocks.0"` in a model's attributes."""
+    attribute, *keys = path.split(".")
+    holder = getattr(model, attribute)
+    if isinstance(holder, keras.Model) and keys:
+        put_layer(holder, ".".join(keys), new)
+        return
+    old = _look_up(holder, keys)
+    tracker = model._tracker
+    # The new layer takes the old one's place in the order of variables, on which
+    # saving and copying rely; a built model would refuse to track it otherwise.
+    if tracker.is_in_store("layers", old):
+        tracker.replace_tracked_value("layers", old, new)
+    tracker.unlock()
+    try:
+        setattr(model, attribute, _put(holder, keys, new))
+    finally:
+        tracker.lock()
+
+
+def _held_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    children = {id(layer) for layer in child_layers(model)}
+    # PyTorch's modules keep the layers among their attributes in a dict of its own.
+    attributes = {**vars(model), **vars(model).get("_modules", {})}
+    for attribute, value in attributes.items():
+        if not attribute.startswith(_BOOKKEEPING):
+            yield from _layers_in(value, attribute, children)
+
+
+def _layers_in(value: Any, path: str, children: set[int]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, keras.layers.Layer):
+        if id(value) in children:
+            yield path, value
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _layers_in(item, f"{path}.{index}", children)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _layers_in(item, f"{path}.{key}", children)
+
+
+def _look_up(holder: Any, keys: list[str]) -> Any:
+    if not keys:
+        return holder
+    key, *rest = keys
+    if isinstance(holder, keras.Model):
+        return look_up_layer(holder, ".".join(keys))
+    return _look_up(holder[key if isinstance(holder, dict) else int(key)], rest)
+
+
+def _put(holder: Any, keys: list[str], new: Any) -> Any:
+    if not keys:
+        return new
+    key, *rest = keys
+    if isinstance(holder, dict):
+        holder[key] = _put(holder[key], rest, new)
+        return holder
+    items = list(holder)
+    items[int(key)] = _put(items[int(key)], rest, new)
+    return tuple(items) if isinstance(holder, tuple) else items

@@ -1,0 +1,18 @@
+"""What is pruned together: single weights, N of M, or channels. One file a mode."""
+
+from pdp_keras.modes.base import Mode
+from pdp_keras.modes.channel import Channel, safe_sqrt
+from pdp_keras.modes.n_of_m import NM
+from pdp_keras.modes.registry import deserialize, get, serialize
+from pdp_keras.modes.unstructured import Unstructured
+
+__all__ = [
+    "NM",
+    "Channel",
+    "Mode",
+    "Unstructured",
+    "deserialize",
+    "get",
+    "safe_sqrt",
+    "serialize",
+]

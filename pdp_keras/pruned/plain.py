@@ -1,0 +1,120 @@
+"""A plain model from a pruned one: the wrappers gone, the zeros in the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from pdp_keras.channels import ChannelWrapper, remove_channels
+from pdp_keras.layers import MaskedLayer, PDPWrapper
+from pdp_keras.models import (
+    CopyState,
+    copy_variables,
+    exchange_layers,
+    is_graph,
+    make_anew,
+    make_subclassed_anew,
+    rebuild_graph,
+)
+from pdp_keras.pruned.parts import channel_groups, find_wrappers
+from pdp_keras.pruned.subclassed import PrunedModel
+
+_WRAPPER_NAMES = [
+    keras.saving.get_registered_name(wrapper)
+    for wrapper in (PDPWrapper, ChannelWrapper)
+]
+
+
+def plain_copy(model: Any) -> Any:
+    """A model of the original classes that predicts what the pruned one does.
+
+    Args:
+        model: a model with wrappers; not changed, unless it was pruned in place.
+    """
+    values = {
+        id(variable): value
+        for wrapper in find_wrappers(model)
+        for variable, value in wrapper.masked_values(training=False)
+    }
+
+    def copy_state(old: Any, new: Any) -> None:
+        copy_variables(old, new, values)
+
+    if is_graph(model):
+        kept = {g.label: g.kept() for g in channel_groups(model) if g.removable}
+        plain = _rebuild_plain(model, copy_state)
+        return remove_channels(plain, kept) if kept else plain
+    if isinstance(model, PrunedModel):
+        return _strip_subclassed(model, values)
+    # A user's own subclass with wrappers in its attributes keeps its class.
+    return _strip_in_place(make_subclassed_anew(model, values), None)
+
+
+def make_stripped(layer: Any) -> Any:
+    """An unbuilt copy of a layer without any `PDPWrapper` on it or inside it."""
+    if not isinstance(layer, MaskedLayer):
+        return make_anew(layer, _without_wrappers)
+
+    def change(config: dict[str, Any]) -> Any:
+        # The wrapper's, should loading have changed that of the layer: groups of
+        # channels are known by it.
+        name = {"name": layer.name} if "name" in config else {}
+        return _without_wrappers({**config, **name})
+
+    return make_anew(layer.layer, change)
+
+
+def _rebuild_plain(model: Any, copy_state: CopyState) -> Any:
+    def make(operation: Any) -> Any:
+        is_layer = isinstance(operation, keras.layers.Layer)
+        if is_layer and _has_wrapper(operation):
+            return make_stripped(operation)
+        return make_anew(operation)
+
+    return rebuild_graph(model, lambda old, new: new, copy_state, make)
+
+
+def _without_wrappers(config: Any) -> Any:
+    if isinstance(config, dict):
+        if config.get("registered_name") in _WRAPPER_NAMES:
+            return _without_wrappers(config["config"]["layer"])
+        return {key: _without_wrappers(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_without_wrappers(value) for value in config)
+    return config
+
+
+def _has_wrapper(layer: Any) -> bool:
+    return any(isinstance(inner, MaskedLayer) for inner in layer._flatten_layers())
+
+
+def _strip_subclassed(model: Any, values: dict[int, Any]) -> Any:
+    pruning = model.pruning
+    if pruning.inplace or pruning.original_config is None:
+        return _strip_in_place(model, pruning.plain_class)
+    classes = {type(x).__name__: type(x) for x in model._flatten_layers()}
+    plain = keras.saving.deserialize_keras_object(
+        pruning.original_config,
+        custom_objects={**classes, pruning.plain_class.__name__: pruning.plain_class},
+    )
+    copy_variables(model, plain, values)
+    return plain
+
+
+def _strip_in_place(model: Any, plain_class: type | None) -> Any:
+    for wrapper in find_wrappers(model):
+        for variable, value in wrapper.masked_values(training=False):
+            variable.assign(value)
+
+    def exchange(layer: Any) -> Any:
+        if isinstance(layer, MaskedLayer):
+            return layer.layer
+        if is_graph(layer) and _has_wrapper(layer):
+            return _rebuild_plain(layer, copy_variables)
+        return layer
+
+    exchange_layers(model, exchange)
+    if plain_class is not None:
+        model.__class__ = plain_class
+    return model

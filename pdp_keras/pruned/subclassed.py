@@ -1,0 +1,128 @@
+"""A pruned subclassed model: the user's own class, able to save its wrappers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from pdp_keras.channels import ChannelWrapper
+from pdp_keras.layers import MaskedLayer, PDPWrapper
+from pdp_keras.models import describe_model, look_up_layer, put_layer
+
+_WRAPPERS: dict[str, Any] = {
+    "PDPWrapper": PDPWrapper,
+    "ChannelWrapper": ChannelWrapper,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+    """What was exchanged in a subclassed model.
+
+    An object and not a dict, because Keras saves what it finds in containers.
+
+    Attributes:
+        plain_class: the user's class.
+        original_config: the serialized model before, None if that is impossible.
+        exchanged: the layers that stand where others stood, by path.
+        inplace: whether this very object is the user's, to be stripped itself.
+    """
+
+    plain_class: type
+    original_config: dict[str, Any] | None
+    exchanged: dict[str, Any]
+    inplace: bool = False
+
+
+class PrunedModel:
+    """Mixed in before the user's class, so that the two act as one.
+
+    The model keeps its methods (`call`, `train_step`, ...). Only its config
+    differs: the original's, and the layers that stand where others stood.
+    """
+
+    pruning: Exchange
+
+    def get_config(self) -> dict[str, Any]:
+        """The original model and the exchanged layers."""
+        if self.pruning.original_config is None:
+            raise NotImplementedError(
+                "A model pruned with `inplace=True` whose class has no usable "
+                "`get_config` cannot be saved as a whole; use `save_weights`. "
+                f"Received: model={self.name!r}"  # type: ignore[attr-defined]
+            )
+        return {
+            "original": self.pruning.original_config,
+            "exchanged": {
+                path: _serialize(layer)
+                for path, layer in self.pruning.exchanged.items()
+            },
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Any:
+        """The inverse of `get_config`; the user's class must be registered."""
+        model = keras.saving.deserialize_keras_object(
+            config["original"], custom_objects=custom_objects
+        )
+        exchanged = {
+            path: _deserialize(layer, look_up_layer(model, path), custom_objects)
+            for path, layer in config["exchanged"].items()
+        }
+        for path, layer in exchanged.items():
+            put_layer(model, path, layer)
+        return mark_pruned(model, config["original"], exchanged)
+
+
+def _serialize(layer: Any) -> dict[str, Any]:
+    if not isinstance(layer, MaskedLayer):
+        return {"model": keras.saving.serialize_keras_object(layer)}
+    config = layer.get_config()
+    del config["layer"]  # the original model has it
+    return {"wrapper": config, "kind": type(layer).__name__}
+
+
+def _deserialize(
+    config: dict[str, Any], original: Any, custom_objects: dict[str, Any] | None
+) -> Any:
+    if "model" in config:
+        return keras.saving.deserialize_keras_object(
+            config["model"], custom_objects=custom_objects
+        )
+    arguments = dict(config["wrapper"])
+    if "groups" in arguments:
+        arguments = ChannelWrapper.deserialize_groups(arguments, custom_objects)
+    wrapper = _WRAPPERS[config["kind"]](original, **arguments)
+    wrapper.build()
+    return wrapper
+
+
+def mark_pruned(
+    model: Any,
+    original_config: dict[str, Any] | None,
+    exchanged: dict[str, Any],
+    inplace: bool = False,
+) -> Any:
+    """Gives a subclassed model the class that can save its exchanged layers."""
+    cls = type(model)
+    pruned = type(f"Pruned{cls.__name__}", (PrunedModel, cls), {})
+    # All these classes load in the same way, so they share one registered name.
+    keras.saving.register_keras_serializable("pdp_keras", "PrunedModel")(pruned)
+    model.__class__ = pruned
+    model.pruning = Exchange(cls, original_config, exchanged, inplace)
+    return model
+
+
+def describe_if_possible(model: Any) -> dict[str, Any] | None:
+    """The serialized model, or None where its class cannot do that."""
+    try:
+        return describe_model(model)
+    except (TypeError, ValueError, NotImplementedError):
+        return None
+
+
+keras.saving.register_keras_serializable("pdp_keras", "PrunedModel")(PrunedModel)
