@@ -1,134 +1,44 @@
-"""The core on every backend, each in a process of its own."""
+"""The core and every method on every backend, each in a process of its own."""
 
 import importlib.util
 import json
 import os
-import pathlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-TESTS = pathlib.Path(__file__).parents[1] / "support"
+from pdp_keras import methods
 
-SCRIPT = f"""
-import json, sys, tempfile, warnings
-warnings.simplefilter("error", UserWarning)
-sys.path.insert(0, {str(TESTS)!r})
-import keras, numpy as np, channel_models, models, pdp_keras
-from pdp_keras.masks import functional, thresholds
-from pdp_keras.pruned import parts as state
-import reference
+SUPPORT = Path(__file__).parent / "support"
+# All other tests run on TensorFlow: here it only checks the scripts themselves.
+BACKENDS = [pytest.param("tensorflow", marks=pytest.mark.slow), "jax", "torch"]
+# Most of the time on JAX is spent in compiling; what is compiled runs for milliseconds.
+QUICK_TO_COMPILE = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
-def leaves(x):
-    return [np.asarray(keras.ops.convert_to_numpy(v)) for v in keras.tree.flatten(x)]
 
-keras.utils.set_random_seed(0)
-found = {{"backend": keras.backend.backend()}}
-
-values = np.abs(np.random.default_rng(0).normal(size=1001)).astype("float32")
-values[::3] = values[0]
-found["threshold"] = [
-    float(thresholds.midpoint_threshold(keras.ops.convert_to_tensor(values), k))
-    == float(np.float32(reference.threshold(values, k)))
-    for k in (1, 400, 1000, 1001)
-]
-found["smallest"] = [
-    bool(np.array_equal(
-        keras.ops.convert_to_numpy(
-            thresholds.smallest(keras.ops.convert_to_tensor(values), k)),
-        reference.smallest(values, k),
-    ))
-    for k in (0, 1, 400, 1001)
-]
-
-# Groups of 20 are sorted.
-values = np.round(np.random.default_rng(0).normal(size=(45, 3)), 1).astype("float32")
-left = keras.ops.convert_to_numpy(pdp_keras.NM(3, 20).hard_masked(
-    keras.ops.convert_to_tensor(values), 3 * (17 + 17 + 2),
-    pdp_keras.KernelAxes((0,), (1,))))
-losers = reference.group_losers(np.abs(values), (0,), 3, 20)
-found["groups"] = [bool(np.array_equal(left, np.where(losers, 0, values)))]
-
-def run(model, x, y, **arguments):
-    pruned = pdp_keras.prune_model(model, 0.6)
-    same = all(map(np.array_equal, leaves(model(x)), leaves(pruned(x))))
-    pruned.compile(keras.optimizers.Adam(1e-2), "mse")
-    arguments = {{"warmup_epochs": 1, "ramp_epochs": 2, **arguments}}
-    schedule = pdp_keras.PDPScheduleCallback(**arguments)
-    history = pruned.fit(x, y, epochs=5, batch_size=8, verbose=0, callbacks=[schedule])
-    path = tempfile.mkdtemp() + "/model.keras"
-    pruned.save(path)
-    loaded = keras.models.load_model(path)
-    loaded.fit(x, y, verbose=0)  # goes on without a schedule and without a warning
-    loaded = keras.models.load_model(path)
-    stripped = pdp_keras.strip_pruning(loaded)
-    report = pdp_keras.sparsity_report(stripped)
-    hard, small = pruned.predict(x, verbose=0), stripped.predict(x, verbose=0)
-    scale = max(1.0, float(np.max(np.abs(hard))))
-    return {{
-        "starts_equal": same,
-        "sparsity": history.history["sparsity"],
-        "loss_falls": bool(history.history["loss"][-1] < history.history["loss"][0]),
-        "zeros": report.zeros,
-        "size": report.size,
-        "difference": float(np.max(np.abs(hard - small))) / scale,
-        "plain": not any("pdp_keras" in type(l).__module__
-                         for l in stripped._flatten_layers()),
-    }}
-
-generator = np.random.default_rng(1)
-x = generator.normal(size=(32, 6)).astype("float32")
-found["mlp"] = run(models.mlp(), x, np.tanh(x[:, :3]))
-if keras.backend.backend() != "jax":  # which would compile all anew for it
-    found["mlp by step"] = run(models.mlp(), x, np.tanh(x[:, :3]), update="step")
-x = generator.normal(size=(16, 8, 8, 3)).astype("float32")
-found["cnn"] = run(models.cnn(), x, generator.normal(size=(16, 10)).astype("float32"))
-x = generator.normal(size=(16, 4, 8)).astype("float32")
-
-@keras.saving.register_keras_serializable("pdp_keras_tests")
-class Plain(models.Encoder):
-    train_step = keras.Model.train_step  # on JAX it has another signature
-
-    def get_config(self):  # where Keras cannot tell that nothing is given
-        return {{}}
-
-encoder = Plain()
-encoder(x)
-found["encoder"] = run(encoder, x, x[:, :, :3])
-modes = {{}}
-
-def run_mode(name, model, x, y, **arguments):
-    pruned = pdp_keras.prune_model(model, **arguments)
-    same = all(np.allclose(a, b, atol=1e-5)
-               for a, b in zip(leaves(model(x)), leaves(pruned(x)), strict=True))
-    pruned.compile(keras.optimizers.Adam(1e-2), "mse")
-    schedule = pdp_keras.PDPScheduleCallback(warmup_epochs=1, ramp_epochs=2)
-    history = pruned.fit(x, y, epochs=5, batch_size=8, verbose=0, callbacks=[schedule])
-    path = tempfile.mkdtemp() + "/model.keras"
-    pruned.save(path)
-    stripped = pdp_keras.strip_pruning(keras.models.load_model(path))
-    hard, small = pruned.predict(x, verbose=0), stripped.predict(x, verbose=0)
-    modes[name] = {{
-        "starts_equal": same,
-        "sparsity": history.history["sparsity"],
-        "losses": [history.history["loss"][0], history.history["loss"][-1]],
-        "difference": float(np.max(np.abs(hard - small)) / np.max(np.abs(hard))),
-        "parameters": [model.count_params(), stripped.count_params()],
-        "size_and_zeros": [getattr(pdp_keras.sparsity_report(stripped), key)
-                           for key in ("size", "zeros")],
-    }}
-
-x = generator.normal(size=(16, 8)).astype("float32")
-run_mode("2:4", models.mlp(8), x, np.tanh(x[:, :3]), mode="2:4")
-for name in ("residual", "layer_normalizations"):
-    model = channel_models.randomize(channel_models.ARCHITECTURES[name]())
-    x = channel_models.inputs_for(model, 16)[0]
-    y = generator.normal(size=(16, 3)).astype("float32")
-    run_mode(name, model, x, y, mode="channel")
-found["modes"] = modes
-print("FOUND" + json.dumps(found))
-"""
+def found_on(backend, script):
+    """What a script of `tests/support` prints there."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    done = subprocess.run(
+        [sys.executable, SUPPORT / script],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "XLA_FLAGS": QUICK_TO_COMPILE,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("backend") == backend
+    return found
 
 
 def check_modes(found):
@@ -145,23 +55,9 @@ def check_modes(found):
         assert found[name]["sparsity"][-1] == pytest.approx(0.5, abs=0.03), name
 
 
-# All other tests run on TensorFlow: here it only checks the script itself.
-BACKENDS = [pytest.param("tensorflow", marks=pytest.mark.slow), "jax", "torch"]
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_core(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": backend},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.rpartition("FOUND")[2])
-    assert found.pop("backend") == backend
+    found = found_on(backend, "core_on_backend.py")
     for exact in ("threshold", "smallest", "groups"):
         assert all(found.pop(exact)), exact
     check_modes(found.pop("modes"))
@@ -172,3 +68,16 @@ def test_the_core(backend):
         assert run["sparsity"][-1] == pytest.approx(0.6, abs=1 / run["size"]), name
         # XLA may sum in another order; bit for bit holds without it.
         assert run["difference"] <= (1e-6 if backend == "jax" else 0), name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_method(backend):
+    found = found_on(backend, "methods_on_backend.py")
+    rows = methods.METHODS.items()
+    assert found.keys() == {n for n, m in rows if "unstructured" in m.modes}
+    for name, run in found.items():
+        assert run["zeros"] == run["counted"], name
+        assert run["learns"] or run["zeros"] == 6, name
+        assert len(run["seen"]) == 8 and run["seen"][-1] == run["counted"], name
+        # Weights and whatever a method trains beside them.
+        assert all(run["moved"]) and run["is_finite"], name
