@@ -148,7 +148,7 @@ def plot_training(history_or_dict: Any, ax: Axes | None = None) -> Figure:
 
     Example:
 
-    >>> history = model.fit(x, y, epochs=30, callbacks=[PDPScheduleCallback(...)])
+    >>> history = model.fit(x, y, epochs=30, callbacks=[PDPScheduleCallback()])
     >>> pdp_keras.plot.plot_training(history).savefig("training.png")
     """
     logs: Mapping[str, Sequence[float]] = getattr(
@@ -239,7 +239,7 @@ def plot_weights(
 
     Example:
 
-    >>> pdp_keras.plot.plot_weights(model, "dense").savefig("weights.png")
+    >>> pdp_keras.plot.plot_weights(model, "block1").savefig("weights.png")
     """
     kernel, state = _find_kernel(model, layer_name, weight)
     values = keras.ops.convert_to_numpy(keras.ops.cast(kernel.variable, "float32"))

@@ -62,6 +62,14 @@ class SparsityReport:
         name: name of the model.
         rows: the pruned weights (in a plain model: all that could be).
         skipped: the weights left alone, each with its reason.
+
+    Example:
+
+    >>> report = pdp_keras.sparsity_report(model)
+    >>> f"{report.sparsity:.0%}"
+    '50%'
+    >>> report.rows[0].layer, report.rows[0].shape
+    ('block1', (3, 3, 3, 8))
     """
 
     name: str

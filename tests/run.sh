@@ -22,15 +22,10 @@ for argument in "$@"; do
 done
 
 setup_env "$environment" test,lint,backends "$constraints"
-# Fashion-MNIST: the tests that read it skip, and say so, where it is not installed.
-if can_apt && ! dpkg --status dataset-fashion-mnist >/dev/null 2>&1; then
-  apt_install dataset-fashion-mnist || echo "warning: no dataset-fashion-mnist" >&2
-fi
-# So do the tests in a browser without Chromium and Node.js.
-for package in chromium npm; do
-  if can_apt && ! command -v "$package" >/dev/null; then
-    apt_install "$package" || echo "warning: no $package" >&2
-  fi
+# Tests that read Fashion-MNIST, use a browser or ask Bazel skip, and say so, where these
+# are not installed.
+for package in dataset-fashion-mnist chromium npm; do
+  apt_need "$package"
 done
 # And those on an emulated Arm processor without QEMU; Debian 12 has what they need.
 if can_apt && [ "$environment" = .venv ]; then

@@ -12,15 +12,47 @@ can_apt() {
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
 }
 
-# apt_install PACKAGE: quiet, and never waits for an answer.
+# apt_install PACKAGE: never waits for an answer, and shows output only if it fails.
 apt_install() {
   local log
   log=$(mktemp)
+  echo "== installing Debian's $1"
   if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y "$1"; } \
     >"$log" 2>&1 </dev/null; then
     tail -n 5 "$log" >&2
     return 1
   fi
+}
+
+# apt_need PACKAGE: installs it if it is missing and that is allowed; what needs it says
+# so where it is not.
+apt_need() {
+  command -v "$1" >/dev/null || dpkg --status "$1" >/dev/null 2>&1 && return
+  { can_apt && apt_install "$1"; } || echo "warning: no $1" >&2
+}
+
+# show_progress: of the lines of pip, which package is at hand; a line that moves on in a
+# terminal, one line for every 25 packages elsewhere.
+show_progress() {
+  local line package count=0
+  while IFS= read -r line; do
+    case $line in
+      Collecting*)
+        package=${line#Collecting }
+        package=${package%% (from*}
+        count=$((count + 1))
+        if [ -t 1 ]; then
+          printf '\r   %3d packages, %3d s: %-50.50s' "$count" "$SECONDS" "$package"
+        elif [ $((count % 25)) = 0 ]; then
+          printf '   %3d packages, %3d s: %s\n' "$count" "$SECONDS" "$package"
+        fi
+        ;;
+      "Installing collected"*)
+        [ -t 1 ] && printf '\n'
+        printf '   %3d packages, %3d s: downloaded, now unpacking\n' "$count" "$SECONDS"
+        ;;
+    esac
+  done
 }
 
 # make_venv FOLDER
@@ -49,9 +81,13 @@ setup_env() {
   wanted=$(cat pyproject.toml tests/constraints*.txt | sha256sum)
   "$VENV_PYTHON" -c '' 2>/dev/null || make_venv "$folder"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "== installing .[$extras] into $folder (minutes, the first time)"
-    "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check \
-      --editable ".[$extras]" --constraint "$constraints"
+    echo "== installing pdp_keras[$extras] into $folder; the first time, TensorFlow and"
+    echo "   what comes with it take two to five minutes and up to 5 GB"
+    SECONDS=0
+    "$VENV_PYTHON" -m pip install --disable-pip-version-check --progress-bar off \
+      --editable ".[$extras]" --constraint "$constraints" 2>"$folder/pip-errors" |
+      show_progress || { cat "$folder/pip-errors" >&2; fail "pip could not install"; }
+    echo "   done after $SECONDS s"
     echo "$wanted" >"$stamp"
   fi
 }

@@ -25,6 +25,14 @@ class WeightInfo:
         fan_in: product of the input axes (channels that one output sums over).
         fan_out: product of the output axes.
         spatial: the sizes of the remaining axes.
+
+    Example:
+
+    An allocation of one's own: layers that sum over few inputs stay dense.
+
+    >>> def by_fan_in(weights: list[WeightInfo], sparsity):
+    ...     return [sparsity if weight.fan_in > 4 else 0.0 for weight in weights]
+    >>> pruned = pdp_keras.prune_model(model, 0.8, allocation=by_fan_in)
     """
 
     name: str

@@ -31,6 +31,11 @@ class GlobalMagnitude:
             arXiv:2010.07611, equation 1).
 
     The paper has no limit: `GlobalMagnitude(max_sparsity=1.0)`.
+
+    Example:
+
+    >>> lamp = GlobalMagnitude(max_sparsity=0.95, moving=True, score="lamp")
+    >>> pruned = pdp_keras.prune_model(model, 0.8, allocation=lamp)
     """
 
     max_sparsity: float | None = None

@@ -57,6 +57,14 @@ class ExportReport:
             the file", which turns its inputs itself, or "by the caller".
         check: what the target makes of the model; None for "generic".
         compiled: Vela's figures, with `accelerator`.
+
+    Example:
+
+    >>> report = pdp_keras.export_tflite(model, "model.tflite")
+    >>> report.size_bytes == os.path.getsize(report.path)
+    True
+    >>> report.difference.largest <= 1e-4 * report.difference.scale
+    True
     """
 
     path: str

@@ -33,6 +33,11 @@ class AbsoluteTemperature:
     Args:
         value: tau, in units of w**2, positive. The paper uses 1e-4 for ResNet18
             on ImageNet (arXiv:2305.11203, section 4).
+
+    Example:
+
+    >>> pdp_keras.prune_model(model, temperature=AbsoluteTemperature(1e-4))
+    >>> pdp_keras.prune_model(model, temperature=1e-4)  # the same
     """
 
     value: float

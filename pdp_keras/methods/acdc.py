@@ -31,6 +31,10 @@ class ACDC(StoredMask):
 
     Peste, Iofinova, Vladu and Alistarh, NeurIPS 2021, arXiv:2106.12379, with the phases
     of their public code for ImageNet, in parts of the run.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="acdc")
     """
 
     name = "acdc"

@@ -46,6 +46,10 @@ class DCP(ChannelMethod):
 
     It wants a ramp with at least as many steps as channels are kept in all groups
     together, or several come at once; and a warm-up if the model is untrained.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.5, mode="channel", method="dcp")
     """
 
     name = "dcp"

@@ -20,6 +20,10 @@ class DNW(Method):
         sparsity:   the target from the end of warm-up on
 
     Wortsman, Farhadi and Rastegari, NeurIPS 2019, arXiv:1906.00586.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="dnw")
     """
 
     name = "dnw"

@@ -17,6 +17,10 @@ class GMP(Method):
 
     What is pruned keeps its value and gets no gradient; it comes back only when a
     kept weight has become smaller (Zhu and Gupta, arXiv:1710.01878).
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="gmp")
     """
 
     name = "gmp"

@@ -32,6 +32,12 @@ class GraNet(Regrowing):
         exchanged: the fraction that is exchanged at first.
         exchanged_last: and at the end of the ramp.
         frequency: steps between two updates.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="granet")
+    >>> method = pdp_keras.methods.GraNet(frequency=50)
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
     exchanged: float = 0.5

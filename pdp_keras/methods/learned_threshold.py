@@ -27,6 +27,12 @@ class STR(Method):
     Args:
         initial: what p starts from; sigmoid(-6) is a threshold of 0.0025.
         decay: of p; in the paper that of the weights.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="str")
+    >>> method = pdp_keras.methods.STR(initial=-3.0)
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
     initial: float = -6.0

@@ -23,6 +23,10 @@ class Movement(LearnedScores):
         gradient:   mask for w; upstream * w for the scores
 
     Sanh, Wolf and Rush, NeurIPS 2020, arXiv:2005.07683, section 4.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="movement")
     """
 
     name = "movement"
@@ -53,6 +57,12 @@ class SoftMovement(LearnedScores):
     Args:
         force: how strongly scores are lowered.
         threshold: what sigmoid(S) must be above in the end, in (0, 0.5).
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="soft_movement")
+    >>> method = pdp_keras.methods.SoftMovement(force=20.0)
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
     force: float = 400.0

@@ -39,6 +39,10 @@ class NISP(ChannelMethod):
     How many channels each group loses is up to the allocation, by ratios given
     beforehand in the paper: `allocation="uniform"` is one for all. The ramp is not
     used.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.5, mode="channel", method="nisp")
     """
 
     name = "nisp"

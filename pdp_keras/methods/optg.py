@@ -34,6 +34,10 @@ class OptG(LearnedScores):
 
     Args:
         steepness: of the sigmoid.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="optg")
     """
 
     steepness: float = 20.0

@@ -35,6 +35,12 @@ class PDP(Method):
 
     Raises:
         ValueError: if it is not positive.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="pdp")
+    >>> method = pdp_keras.methods.PDP(max_gain=None)
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
     max_gain: float | None = 1.0
@@ -74,6 +80,10 @@ class PaperPDP(PDP):
     One temperature of 1e-4 for all weights, which stays; the gradient without a bound;
     a straight ramp by epoch; one ranking at the end of warm-up (arXiv:2305.11203,
     algorithm 1 and section 4).
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="pdp_paper")
     """
 
     max_gain: float | None = None

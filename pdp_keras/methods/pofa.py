@@ -25,6 +25,12 @@ class POFA(StoredMask):
 
     Args:
         frequency: steps between two updates of the mask.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="pofa")
+    >>> method = pdp_keras.methods.POFA(frequency=50)
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
     frequency: int = 100

@@ -57,6 +57,11 @@ def get(method: str | Method | dict[str, Any]) -> Method:
     Raises:
         ValueError: if the name is unknown.
         TypeError: if it is none of these.
+
+    Example:
+
+    >>> pdp_keras.methods.get("rigl")
+    RigL(exchanged=0.3, frequency=100, until=0.75, seed=0)
     """
     if isinstance(method, Method):
         return method

@@ -59,6 +59,12 @@ class RigL(Regrowing):
         frequency: steps between two exchanges.
         until: after this part of the run, T, nothing is exchanged any more.
         seed: of the first mask.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method="rigl")
+    >>> method = pdp_keras.methods.RigL(frequency=50)
+    >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
     exchanged: float = 0.3

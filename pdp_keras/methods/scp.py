@@ -68,6 +68,10 @@ class SCP(ChannelMethod):
 
     Raises:
         ValueError: if one of them is not positive.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, 0.5, mode="channel", method="scp")
     """
 
     force: float = 0.1

@@ -25,6 +25,10 @@ class SRSTE(DNW):
 
     Args:
         decay: how strongly a pruned weight is drawn to 0, lambda in the paper.
+
+    Example:
+
+    >>> pruned = pdp_keras.prune_model(model, mode="2:4", method="sr_ste")
     """
 
     decay: float = 2e-4

@@ -17,6 +17,11 @@ class KernelAxes:
 
     Every other axis is spatial. Negative axes count from the end, so that one row
     serves convolutions of any rank.
+
+    Example:
+
+    >>> convolution = KernelAxes(inputs=(-2,), outputs=(-1,))
+    >>> depthwise = KernelAxes(inputs=(), outputs=(-2, -1))
     """
 
     inputs: tuple[int, ...]

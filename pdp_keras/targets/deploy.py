@@ -35,7 +35,8 @@ def deploy_check(
 
     Example:
 
-    >>> print(pdp_keras.deploy_check(keras.applications.MobileNetV2(), "xnnpack"))
+    >>> network = keras.applications.MobileNetV2(weights=None)
+    >>> print(pdp_keras.deploy_check(network, "xnnpack"))
     """
     row = targets.get(target)
     if not isinstance(model, keras.Model):

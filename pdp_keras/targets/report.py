@@ -48,6 +48,14 @@ class DeployCheck:
         sparsity: the fraction of zeros in these.
         needed: what that fraction must exceed before anything runs sparse.
         turned: whether the images are turned by 180 degrees inside.
+
+    Example:
+
+    >>> check = pdp_keras.deploy_check(model, "ethos-u")
+    >>> check.runs_sparse
+    False
+    >>> [row.layer for row in check.layers]
+    ['block1', 'block2', 'logits']
     """
 
     target: str

@@ -275,6 +275,17 @@ class ChannelRule:
             in the smaller graph; None if they stay.
         by_place: whether what `resize` and `rewrite` do depends on where the living
             channels lie in the input. Then all calls must agree on it.
+
+    Example:
+
+    Of a layer with a weight `scale`, one number for each channel:
+
+    >>> def trace(call):
+    ...     line = call.line(call.first(), -1)
+    ...     call.follows("scale", 0, line)
+    ...     return call.along_axis(line, -1)
+    >>> rule = ChannelRule(trace)
+    >>> pdp_keras.register_channel_rule(ScaleLayer, rule)
     """
 
     trace: Trace
