@@ -27,7 +27,7 @@ from pdp_keras.masks import functional
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-_FOLDER = flags.DEFINE_string("folder", "examples/pictures", "Where they go.")
+_FOLDER = flags.DEFINE_string("folder", "docs/pictures", "Where they go.")
 _FACTORS = (4.0, 1.0, 0.1, 0.01)
 _RECIPE = training.Recipe(epochs=40, warmup_epochs=4, ramp_epochs=20, batch_size=32)
 

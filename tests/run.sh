@@ -43,4 +43,4 @@ if [ "$environment" = .venv ]; then
   check mypy
 fi
 echo "== pytest"
-exec "$VENV_PYTHON" -m pytest -n 2 ${arguments[@]+"${arguments[@]}"}
+exec "$VENV_PYTHON" -m pytest -n 2 --dist=worksteal ${arguments[@]+"${arguments[@]}"}

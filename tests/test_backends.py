@@ -12,8 +12,11 @@ import pytest
 from pdp_keras import methods
 
 SUPPORT = Path(__file__).parent / "support"
-# All other tests run on TensorFlow: here it only checks the scripts themselves.
-BACKENDS = [pytest.param("tensorflow", marks=pytest.mark.slow), "jax", "torch"]
+# All other tests run on TensorFlow: here it only checks the scripts themselves. JAX
+# compiles for most of a minute.
+SLOW = pytest.mark.slow
+CORE_ON = [pytest.param(b, marks=SLOW) for b in ("tensorflow", "jax")] + ["torch"]
+METHODS_ON = [pytest.param("tensorflow", marks=SLOW), "jax", "torch"]
 # Most of the time on JAX is spent in compiling; what is compiled runs for milliseconds.
 QUICK_TO_COMPILE = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -55,7 +58,7 @@ def check_modes(found):
         assert found[name]["sparsity"][-1] == pytest.approx(0.5, abs=0.03), name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CORE_ON)
 def test_the_core(backend):
     found = found_on(backend, "core_on_backend.py")
     for exact in ("threshold", "smallest", "groups"):
@@ -70,7 +73,7 @@ def test_the_core(backend):
         assert run["difference"] <= (1e-6 if backend == "jax" else 0), name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", METHODS_ON)
 def test_every_method(backend):
     found = found_on(backend, "methods_on_backend.py")
     rows = methods.METHODS.items()

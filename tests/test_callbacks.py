@@ -126,6 +126,7 @@ def test_a_custom_loop_does_what_fit_does(update):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_distribution_over_two_devices():
     script = """
 import tensorflow as tf

@@ -342,6 +342,7 @@ def test_channels_are_rounded():
     assert strip_pruning(pruned).get_layer("first").units == 8
 
 
+@pytest.mark.slow
 def test_a_smaller_model_loads_where_the_package_is_not_installed(tmp_path):
     pruned = pruned_by_channels(ARCHITECTURES["vision_transformer"]())
     pruned.save(tmp_path / "pruned.keras")  # and from a pruned model that was loaded

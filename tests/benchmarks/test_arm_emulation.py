@@ -62,6 +62,7 @@ def test_the_rewritten_file_takes_fewer_instructions(network, tmp_path):
     assert runs[1].instructions < 0.5 * runs[0].instructions
 
 
+@pytest.mark.slow
 def test_heads_that_the_runtime_would_refuse(tmp_path):
     """Unless they are rewritten, preparing them fails on Arm."""
     heads = ("convolutions", "unpooled")

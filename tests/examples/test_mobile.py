@@ -52,6 +52,7 @@ def run_script(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_too_little_sparsity_ends_the_script_before_any_training(tmp_path):
     run = run_script("--sparsity=0.5", f"--output_dir={tmp_path / 'output'}")
     assert run.returncode == 1

@@ -265,6 +265,7 @@ def test_network_fits_any_image(shape, convolutions):
     assert sum("conv" in layer.name for layer in model.layers) == convolutions
 
 
+@pytest.mark.slow
 def test_training_script(tmp_path):
     output = tmp_path / "output"
     run = run_script(

@@ -167,6 +167,7 @@ def test_every_step_on_the_page(tmp_path, channels):
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named_on_the_page(tmp_path):
     folder = tmp_path / "models"
     folder.mkdir()

@@ -39,7 +39,7 @@ np.savez({out!r}, *[np.asarray(v) for v in model.variables])
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"warmup_epochs": 1, "ramp_epochs": 1},
+        pytest.param({"warmup_epochs": 1, "ramp_epochs": 1}, marks=pytest.mark.slow),
         {"warmup_epochs": 0, "ramp_epochs": 2, "update": "step"},
         pytest.param(
             {"warmup_epochs": 0, "ramp_epochs": 1, "allocation": "uniform"},

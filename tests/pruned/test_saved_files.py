@@ -17,17 +17,20 @@ EXPECTED = np.load(FOLDER / "expected.npz")
 DRAWN = ("channel_scp",)
 
 
-@pytest.fixture(params=make.CASES)
-def case(request):
-    return request.param
+# One of each kind; the others have nothing in their files that these have not.
+QUICK = ("unstructured", "1_4_sr_ste", "rigl", "channel_scp", "subclassed")
+CASES = [
+    c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in make.CASES
+]
 
 
-@pytest.fixture
-def model(case):
+def loaded(case):
     return keras.saving.load_model(FOLDER / f"{case}.keras")
 
 
-def test_a_loaded_model_is_the_saved_one(case, model):
+@pytest.mark.parametrize("case", make.CASES)
+def test_a_loaded_model_is_the_saved_one(case):
+    model = loaded(case)
     found = make.observed(model)
     assert found["/zeros"].tolist() == EXPECTED[f"{case}/zeros"].tolist()
     for what in ("", "/stripped"):
@@ -36,8 +39,9 @@ def test_a_loaded_model_is_the_saved_one(case, model):
         )
 
 
-def test_a_loaded_model_goes_on_training(case, model):
-    finished = make.finished(model)
+@pytest.mark.parametrize("case", CASES)
+def test_a_loaded_model_goes_on_training(case):
+    finished = make.finished(loaded(case))
     if case not in DRAWN:
         np.testing.assert_allclose(
             finished, EXPECTED[f"{case}/finished"], rtol=1e-3, atol=1e-4

@@ -60,6 +60,7 @@ def test_sparse_kernels_run_and_compute_the_same(network, tmp_path):
     assert runs[1].milliseconds < 0.6 * runs[0].milliseconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "tolerance"),
     [
@@ -79,6 +80,7 @@ def test_every_head_and_size(arguments, tolerance, tmp_path):
     assert apart <= tolerance * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_float16_and_turned_by_the_caller(tmp_path):
     model = zero_pointwise(randomized(mobile()), 0.85)
     report, data = exported(
