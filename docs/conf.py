@@ -19,7 +19,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), os.environ.get("PYTHONPATH", "")]
 ).rstrip(os.pathsep)
 
+import house  # noqa: E402
+
 import pdp_keras  # noqa: E402
+
+house.write()
 
 project = "pdp_keras"
 author = "The pdp_keras authors"

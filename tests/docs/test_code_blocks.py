@@ -46,7 +46,7 @@ def run_page(page):
     return len(examples)
 
 
-@pytest.mark.parametrize("page", cases())
+@pytest.mark.parametrize("page", list(cases()))
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_page(page) == len(BLOCK.findall(page.read_text()))
