@@ -36,10 +36,13 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "plain_docstrings",
     "public_names",
 ]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
+# Without a network there is no inventory of NumPy's names.
+nitpick_ignore = [("py:class", "numpy.ndarray")]
 # Single backquotes in docstrings are code.
 default_role = "code"
 

@@ -12,6 +12,7 @@ from pdp_keras.prune import prune_model
 from pdp_keras.report import SparsityReport, sparsity_report
 from pdp_keras.strip import strip_pruning
 from pdp_keras.targets import DeployCheck, deploy_check
+from pdp_keras.tflite import ExportError
 from pdp_keras.version import __version__
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Channel",
     "ChannelRule",
     "DeployCheck",
+    "ExportError",
     "ExportReport",
     "GlobalMagnitude",
     "KernelAxes",

@@ -23,7 +23,17 @@ from pdp_keras.models import Batch, ModelInput, ModelInputs, unique_names
 
 
 class ExportError(RuntimeError):
-    """The model cannot be converted, or its file does not compute the same."""
+    """The model cannot be converted, or its file does not compute the same.
+
+    Nothing has been written then; a file that was there before still is.
+
+    Example:
+
+    >>> try:
+    ...     report = pdp_keras.export_tflite(model, "model.tflite")
+    ... except pdp_keras.ExportError as error:
+    ...     print(error)
+    """
 
 
 @dataclasses.dataclass(frozen=True)
