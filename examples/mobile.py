@@ -30,15 +30,7 @@ import litert_js
 import numpy as np
 import training
 from absl import app, flags
-from training import (
-    Recipe,
-    fit,
-    heading,
-    keras_test_accuracy,
-    new_schedule,
-    run_script,
-    tflite_test_accuracy,
-)
+from training import Recipe, heading
 
 import pdp_keras
 
@@ -146,22 +138,10 @@ def export(
     for name, model in models.items():
         for suffix, kind in KINDS[name].items():
             path = folder / f"{name}{suffix}.tflite"
-            report = pdp_keras.export_tflite(
-                model,
-                path,
-                target=kind.target,
-                quantize=kind.quantize,
-                representative_dataset=images.x_train[:256],
-            )
             rows.append(
-                {
-                    "file": path.name,
-                    "size_bytes": report.size_bytes,
-                    "gzip_bytes": report.gzip_bytes,
-                    "sparse_encoding": report.sparse_encoding,
-                    "relative_difference": report.relative_difference,
-                    "test_accuracy": tflite_test_accuracy(path, images),
-                }
+                training.export_and_test(
+                    model, path, images, target=kind.target, quantize=kind.quantize
+                )
             )
     return rows
 
@@ -246,29 +226,30 @@ def run() -> None:
         images.x_train.shape[1:], images.num_classes, _SIZE.value, _ALPHA.value
     )
     pruned = pdp_keras.prune_model(dense, sparsity, target="xnnpack")
-    # A wrong flag should stop the run now and not after the dense training.
-    new_schedule(recipe).start(pruned, epochs=recipe.epochs)
-    folder = training.output_folder("mobile")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = training.prepare(pruned, recipe, "mobile")
     print(
         f"{images.name}: {len(images.x_train):,} training images, resized to "
         f"{_SIZE.value}×{_SIZE.value}; {dense.count_params():,} parameters"
     )
     heading(f"Dense, {recipe.epochs} epochs")
-    _, dense_seconds = fit(dense, images, recipe, training.SEED.value)
+    _, dense_seconds = training.fit(dense, images, recipe, training.SEED.value)
     heading(
         f"1x1 convolutions pruned to {sparsity:.0%}: {recipe.warmup_epochs} "
         f"warm-up + {recipe.ramp_epochs} ramp of {recipe.epochs} epochs"
     )
-    schedule = new_schedule(recipe)
-    _, pruned_seconds = fit(pruned, images, recipe, training.SEED.value, schedule)
+    schedule = training.new_schedule(recipe)
+    _, pruned_seconds = training.fit(
+        pruned, images, recipe, training.SEED.value, schedule
+    )
     models = {"dense": dense, "sparse": pdp_keras.strip_pruning(pruned)}
     for name, model in models.items():
         model.save(folder / f"{name}.keras")
     print(f"\n{pdp_keras.deploy_check(models['sparse'], 'xnnpack').summary}")
 
     # From here on the test data is used, and nothing is decided any more.
-    accuracy = {name: keras_test_accuracy(m, images) for name, m in models.items()}
+    accuracy = {
+        name: training.keras_test_accuracy(m, images) for name, m in models.items()
+    }
     rows = export(models, images, folder)
     time_in_browser(rows, images, folder)
     print_table(rows)
@@ -289,13 +270,13 @@ def run() -> None:
         "seconds": {"dense": dense_seconds, "pruned": pruned_seconds},
         "files": rows,
     }
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    training.write_results(folder, results)
     print(f"\n{title}\n\nSee both side by side: python examples/serve.py")
 
 
 def main(argv: list[str]) -> None:
     """Everything, from the command line."""
-    run_script(argv, run)
+    training.run_script(argv, run)
 
 
 if __name__ == "__main__":

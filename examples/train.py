@@ -14,7 +14,6 @@ the end, for the Keras models and for the exported files in LiteRT. Into
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -28,15 +27,7 @@ import keras
 import numpy as np
 import training
 from absl import app, flags
-from training import (
-    Recipe,
-    fit,
-    heading,
-    keras_test_accuracy,
-    new_schedule,
-    run_script,
-    tflite_test_accuracy,
-)
+from training import Recipe, heading
 
 import pdp_keras
 from pdp_keras import plot
@@ -134,23 +125,9 @@ def export(
         for name, model in models.items():
             suffix = "" if quantize == "none" else f"_{quantize}"
             path = folder / f"{name}{suffix}.tflite"
-            report = pdp_keras.export_tflite(
-                model,
-                path,
-                quantize=None if quantize == "none" else quantize,
-                representative_dataset=images.x_train[:256],
-            )
-            rows.append(
-                {
-                    "file": path.name,
-                    "quantize": quantize,
-                    "size_bytes": report.size_bytes,
-                    "gzip_bytes": report.gzip_bytes,
-                    "sparse_encoding": report.sparse_encoding,
-                    "max_difference": report.max_difference,
-                    "test_accuracy": tflite_test_accuracy(path, images),
-                }
-            )
+            kind = None if quantize == "none" else quantize
+            row = training.export_and_test(model, path, images, quantize=kind)
+            rows.append({**row, "quantize": quantize})
     return rows
 
 
@@ -229,14 +206,16 @@ def train_both(images: data.ImageData, recipe: Recipe, seed: int) -> Trained:
     """Trains a dense and a pruned network from the same initial weights."""
     dense, pruned = new_models(images, seed)
     heading(f"Seed {seed}: dense, {recipe.epochs} epochs")
-    _, dense_seconds = fit(dense, images, recipe, seed)
+    _, dense_seconds = training.fit(dense, images, recipe, seed)
     hold = recipe.epochs - recipe.warmup_epochs - recipe.ramp_epochs
     target = training.sparsity(_SPARSITY)
     heading(
         f"Seed {seed}: pruned to {target:.1%}, {recipe.warmup_epochs} "
         f"warm-up + {recipe.ramp_epochs} ramp + {hold} hold epochs"
     )
-    history, pruned_seconds = fit(pruned, images, recipe, seed, new_schedule(recipe))
+    history, pruned_seconds = training.fit(
+        pruned, images, recipe, seed, training.new_schedule(recipe)
+    )
     print(f"  {dense_seconds:.0f} s dense, {pruned_seconds:.0f} s pruned")
     return Trained(dense, pruned, history, dense_seconds, pruned_seconds)
 
@@ -246,11 +225,8 @@ def run() -> None:
     check_flags()
     recipe = recipe_from_flags()
     images = data.load(training.DATASET.value, training.DATA_DIR.value)
-    # A wrong flag should stop the run now and not after the dense training.
     dense, pruned = new_models(images, 0)
-    new_schedule(recipe).start(pruned, epochs=recipe.epochs)
-    folder = training.output_folder(training.DATASET.value)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = training.prepare(pruned, recipe, training.DATASET.value)
     print(
         f"{images.name}: {len(images.x_train):,} training, {len(images.x_val):,} "
         f"validation and {len(images.x_test):,} test images of "
@@ -270,8 +246,12 @@ def run() -> None:
     # From here on the test data is used, and nothing is decided any more.
     accuracy = summary(
         {
-            "dense": [keras_test_accuracy(one.dense, images) for one in trained],
-            "pruned": [keras_test_accuracy(model, images) for model in stripped],
+            "dense": [
+                training.keras_test_accuracy(one.dense, images) for one in trained
+            ],
+            "pruned": [
+                training.keras_test_accuracy(model, images) for model in stripped
+            ],
         }
     )
     files = export({"dense": first.dense, "pruned": small}, images, folder)
@@ -294,13 +274,13 @@ def run() -> None:
         },
         "report": report.to_dict(),
     }
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    training.write_results(folder, results)
     print(f"\nResults, models and plots: {folder.resolve()}")
 
 
 def main(argv: list[str]) -> None:
     """Everything, from the command line."""
-    run_script(argv, run)
+    training.run_script(argv, run)
 
 
 if __name__ == "__main__":

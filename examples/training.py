@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import pathlib
 import sys
@@ -143,15 +144,52 @@ def tflite_test_accuracy(path: pathlib.Path, images: data.ImageData) -> float:
     return correct / len(x)
 
 
+def export_and_test(
+    model: keras.Model, path: pathlib.Path, images: data.ImageData, **arguments: Any
+) -> dict[str, Any]:
+    """Writes a .tflite file and tests it; the row of the results.
+
+    Args:
+        model: the Keras model.
+        path: the file.
+        images: some of the training images calibrate, those for testing test.
+        **arguments: of `export_tflite`.
+    """
+    report = pdp_keras.export_tflite(
+        model, path, representative_dataset=images.x_train[:256], **arguments
+    )
+    return {
+        "file": path.name,
+        "size_bytes": report.size_bytes,
+        "gzip_bytes": report.gzip_bytes,
+        "sparse_encoding": report.sparse_encoding,
+        "max_difference": report.max_difference,
+        "relative_difference": report.relative_difference,
+        "test_accuracy": tflite_test_accuracy(path, images),
+    }
+
+
 def sparsity(default: float) -> float:
     """The flag's, or else the script's own."""
     return default if SPARSITY.value is None else SPARSITY.value
 
 
-def output_folder(default: str) -> pathlib.Path:
-    """The flag's folder, or else one of ./pdp_output."""
+def prepare(pruned: keras.Model, recipe: Recipe, default: str) -> pathlib.Path:
+    """Stops a run with a wrong flag now, and not after the dense training.
+
+    Returns:
+        The flag's folder, or else `default` of ./pdp_output; it exists then.
+    """
+    new_schedule(recipe).start(pruned, epochs=recipe.epochs)
     given = OUTPUT_DIR.value or pathlib.Path("pdp_output") / default
-    return pathlib.Path(given).expanduser()
+    folder = pathlib.Path(given).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_results(folder: pathlib.Path, results: dict[str, Any]) -> None:
+    """Writes all figures."""
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 def heading(text: str) -> None:

@@ -24,7 +24,7 @@ def converted(lines: list[str]) -> list[str]:
         starts = i == 0 or not lines[i - 1].strip()
         in_block = i > 0 and lines[i - 1].startswith("    ")
         if is_formula and starts and not in_block:
-            found += ["::", ""]
+            found += [".. code-block:: text", ""]
         is_code = is_formula or line.lstrip().startswith((">>>", "..."))
         found.append(line if is_code else _escaped(line))
     return found

@@ -4,17 +4,25 @@ import numpy as np
 import pytest
 import reference_methods
 from keras import layers
-from wrapped import CUTS, at_epoch, at_step, computed, gradients, random_kernel, wrap
+from wrapped import (
+    assert_computes,
+    at_epoch,
+    at_step,
+    computed,
+    every_cut,
+    gradients,
+    random_kernel,
+    wrap,
+)
 
 from pdp_keras import PDPWrapper
-from pdp_keras.methods.registry import GMP
+from pdp_keras.methods import GMP
 
 
-@pytest.mark.parametrize(("kernel", "zeros", "left"), CUTS.values(), ids=CUTS)
+@every_cut
 def test_the_smallest_are_zero(kernel, zeros, left):
     wrapper, _ = wrap(kernel, "gmp", zeros)
-    np.testing.assert_array_equal(computed(wrapper, training=True), left)
-    np.testing.assert_array_equal(computed(wrapper, training=False), left)
+    assert_computes(wrapper, left)
 
 
 @pytest.mark.parametrize("zeros", [0, 1, 17, 29, 30])

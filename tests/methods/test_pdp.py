@@ -3,13 +3,21 @@
 import numpy as np
 import pytest
 import reference
-from wrapped import CUTS, at_epoch, at_step, computed, gradients, random_kernel, wrap
+from wrapped import (
+    at_epoch,
+    at_step,
+    computed,
+    every_cut,
+    gradients,
+    random_kernel,
+    wrap,
+)
 
 from pdp_keras import methods, modes
 from pdp_keras.methods.registry import PDP, PaperPDP
 
 
-@pytest.mark.parametrize(("kernel", "zeros", "left"), CUTS.values(), ids=CUTS)
+@every_cut
 def test_inference_is_the_cut(kernel, zeros, left):
     wrapper, _ = wrap(kernel, "pdp", zeros)
     np.testing.assert_array_equal(computed(wrapper, training=False), left)

@@ -15,7 +15,7 @@ from wrapped import (
     wrap,
 )
 
-from pdp_keras.methods.registry import RigL
+from pdp_keras.methods import RigL
 from pdp_keras.methods.rigl import exchange
 
 

@@ -5,16 +5,23 @@ import math
 import numpy as np
 import pytest
 import reference_methods
-from wrapped import CUTS, at_epoch, computed, gradients, random_kernel, wrap
+from wrapped import (
+    assert_computes,
+    at_epoch,
+    computed,
+    every_cut,
+    gradients,
+    random_kernel,
+    wrap,
+)
 
-from pdp_keras.methods.registry import SRSTE
+from pdp_keras.methods import SRSTE
 
 
-@pytest.mark.parametrize(("kernel", "zeros", "left"), CUTS.values(), ids=CUTS)
+@every_cut
 def test_pruned_weights_decay(kernel, zeros, left):
     wrapper, _ = wrap(kernel, SRSTE(decay=0.25), zeros)
-    np.testing.assert_array_equal(computed(wrapper, training=True), left)
-    np.testing.assert_array_equal(computed(wrapper, training=False), left)
+    assert_computes(wrapper, left)
     upstream = np.float32([[5, -6], [7, -8]])
     pruned = np.subtract(kernel, left)  # quarters of small integers are exact
     expected = upstream + 0.25 * pruned

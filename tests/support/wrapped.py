@@ -1,6 +1,7 @@
 """A wrapped Dense layer whose kernel, gradients and moments are given literally."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
@@ -18,6 +19,11 @@ CUTS = {
     "all but one": ([[1, -4], [3, -2]], 3, [[0, -4], [0, 0]]),
     "everything": ([[1, -4], [3, -2]], 4, [[0, 0], [0, 0]]),
 }
+
+# Of a test of (kernel, zeros, left).
+every_cut = pytest.mark.parametrize(
+    ("kernel", "zeros", "left"), CUTS.values(), ids=CUTS
+)
 
 
 def random_kernel(*shape, seed=0):
@@ -41,6 +47,12 @@ def computed(wrapper, training):
     """The kernel that the layer computes with."""
     identity = np.eye(wrapper.layer.kernel.shape[0], dtype="float32")
     return np.asarray(wrapper(identity, training=training))
+
+
+def assert_computes(wrapper, kernel):
+    """In training and at inference."""
+    np.testing.assert_array_equal(computed(wrapper, training=True), kernel)
+    np.testing.assert_array_equal(computed(wrapper, training=False), kernel)
 
 
 def gradients(wrapper, upstream):
