@@ -22,7 +22,6 @@ from pdp_keras.layers import (
     UNSET,
     Counted,
     MaskSettings,
-    WithSettings,
     add_counter,
     add_extra,
     add_temperature_scale,
@@ -82,7 +81,7 @@ class Gate:
 
 
 @keras.saving.register_keras_serializable(package="pdp_keras")
-class ChannelGroup(WithSettings, Counted, keras.layers.Layer):
+class ChannelGroup(Counted, keras.layers.Layer):
     """Units of channels that are pruned by one threshold.
 
     It is no layer of its own in a model: the `ChannelWrapper`s of the layers that
@@ -131,6 +130,7 @@ class ChannelGroup(WithSettings, Counted, keras.layers.Layer):
         kwargs.setdefault("name", re.sub(r"[^\w.-]", ".", label))
         super().__init__(**kwargs)
         self.settings = MaskSettings.resolve(mode, method, temperature, allocation)
+        assert isinstance(self.mode, Channel)
         self.label = label
         self.units = units
         self.expected_makers = makers
@@ -146,12 +146,6 @@ class ChannelGroup(WithSettings, Counted, keras.layers.Layer):
         self._readers: list[Reader] = []
         self._gates: list[Gate] = []
         self._masks: Any = weakref.WeakKeyDictionary()
-
-    @property
-    def mode(self) -> Channel:
-        """How channels are scored."""
-        assert isinstance(self.settings.mode, Channel)
-        return self.settings.mode
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the counters, and what the method keeps."""

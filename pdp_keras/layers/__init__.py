@@ -4,7 +4,7 @@ from pdp_keras.layers.counters import add_counter, add_extra, add_temperature_sc
 from pdp_keras.layers.masked_layer import MaskedLayer
 from pdp_keras.layers.normalization import can_normalize, masked_normalization
 from pdp_keras.layers.pruned_weight import UNSET, Counted, PrunedWeight, describe
-from pdp_keras.layers.settings import MaskSettings, WithSettings
+from pdp_keras.layers.settings import MaskSettings
 from pdp_keras.layers.wrapper import PDPWrapper
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "MaskedLayer",
     "PDPWrapper",
     "PrunedWeight",
-    "WithSettings",
     "add_counter",
     "add_extra",
     "add_temperature_scale",

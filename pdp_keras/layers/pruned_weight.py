@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable
@@ -11,8 +12,8 @@ import numpy as np
 from keras import ops
 
 from pdp_keras import allocation as allocations
-from pdp_keras.masks import read, read_integer, soft_mask, temperatures
-from pdp_keras.methods import Method
+from pdp_keras.layers.settings import MaskSettings, WithSettings
+from pdp_keras.masks import read, read_integer, soft_mask
 from pdp_keras.models import Kernel
 from pdp_keras.modes import Mode
 
@@ -40,13 +41,11 @@ def describe(kernel: Kernel, mode: Mode) -> allocations.WeightInfo:
     )
 
 
-class Counted:
+class Counted(WithSettings):
     """What has a number of units to prune, a target for it, and a temperature.
 
     Attributes:
-        mode: what is pruned together.
-        method: how the weights are masked in training, and when that changes.
-        temperature: its own temperature.
+        settings: its mode, method, temperature and allocation.
         units: how many things can be pruned.
         zeros: integer variable: how many are pruned now.
         target_zeros: integer variable: how many are in the end, or `UNSET`.
@@ -56,9 +55,6 @@ class Counted:
     # What several of them are called.
     kind: ClassVar[str] = "weights"
 
-    mode: Any
-    method: Any
-    temperature: Any
     units: Any
     zeros: Any
     target_zeros: Any
@@ -92,6 +88,7 @@ class PrunedWeight(Counted):
 
     Attributes:
         kernel: which variable of which layer.
+        settings: those of its wrapper.
         zeros: integer variable: how many weights the mask prunes now.
         target_zeros: integer variable: how many it prunes at the end; -1 until a
             global allocation has decided.
@@ -105,9 +102,7 @@ class PrunedWeight(Counted):
     def __init__(
         self,
         kernel: Kernel,
-        mode: Mode,
-        method: Method,
-        temperature: temperatures.Temperature,
+        settings: MaskSettings,
         zeros: Any,
         target_zeros: Any,
         temperature_scale: Any,
@@ -115,9 +110,7 @@ class PrunedWeight(Counted):
         extras: dict[str, Any] | None = None,
     ) -> None:
         self.kernel = kernel
-        self.mode = mode
-        self.method = method
-        self.temperature = temperature
+        self.settings = settings
         self.zeros = zeros
         self.target_zeros = target_zeros
         self.temperature_scale = temperature_scale
@@ -138,18 +131,9 @@ class PrunedWeight(Counted):
 
     def placed_at(self, path: str) -> PrunedWeight:
         """The same weight, named by its path in a whole model."""
-        kernel = dataclasses.replace(self.kernel, path=path)
-        return PrunedWeight(
-            kernel,
-            self.mode,
-            self.method,
-            self.temperature,
-            self.zeros,
-            self.target_zeros,
-            self.temperature_scale,
-            self.bracket,
-            self.extras,
-        )
+        placed = copy.copy(self)
+        placed.kernel = dataclasses.replace(self.kernel, path=path)
+        return placed
 
     @property
     def layer(self) -> str:

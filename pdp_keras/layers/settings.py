@@ -66,8 +66,8 @@ class WithSettings:
     settings: MaskSettings
 
     @property
-    def mode(self) -> Mode:
-        """What is pruned together."""
+    def mode(self) -> Any:
+        """What is pruned together; some modes can more than the base class says."""
         return self.settings.mode
 
     @property

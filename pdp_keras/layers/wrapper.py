@@ -105,9 +105,7 @@ class PDPWrapper(WithSettings, MaskedLayer):
         self.pruned_weights = tuple(
             PrunedWeight(
                 kernel,
-                self.mode,
-                self.method,
-                self.temperature,
+                self.settings,
                 zeros=add_counter(self, f"{kernel.name}_zeros", 0),
                 target_zeros=add_counter(self, f"{kernel.name}_target_zeros", target),
                 temperature_scale=scale,

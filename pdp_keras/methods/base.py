@@ -23,16 +23,20 @@ class Weight(Protocol):
     """What a method sees of a pruned kernel; see `PrunedWeight`.
 
     Attributes:
-        variable: the Keras variable with the weights.
-        mode: what is pruned together.
         zeros: integer variable: how many weights are pruned now.
         extras: the variables that the method keeps beside the kernel, by name.
     """
 
-    variable: Any
-    mode: Any
     zeros: Any
     extras: dict[str, Any]
+
+    @property
+    def variable(self) -> Any:
+        """The Keras variable with the weights."""
+
+    @property
+    def mode(self) -> Any:
+        """What is pruned together."""
 
     def soft_masking(self) -> Callable[[Tensor], Tensor]:
         """What masks float32 weights by PDP."""
