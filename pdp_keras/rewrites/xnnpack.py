@@ -11,21 +11,7 @@ from pdp_keras.rewrites.graph_copy import Graph, resized
 from pdp_keras.rewrites.head import pool_to_vectors
 from pdp_keras.rewrites.normalization import fold_normalization
 from pdp_keras.rewrites.padding import find_symmetric, pad_symmetrically
-from pdp_keras.rewrites.preprocessing import Split, split_preprocessing
 from pdp_keras.rewrites.turn import half_turn, is_image
-
-__all__ = [
-    "Rewritten",
-    "Split",
-    "fold_factors",
-    "fold_normalization",
-    "half_turn",
-    "pad_symmetrically",
-    "pool_to_vectors",
-    "rewrite_for_xnnpack",
-    "split_preprocessing",
-    "turned_batch",
-]
 
 
 @dataclasses.dataclass(frozen=True)
