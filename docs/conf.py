@@ -60,6 +60,7 @@ nb_execution_cache_path = str(ROOT / "docs" / "_build" / "notebooks")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # or tables stay text
 
 html_theme = "furo"
 html_title = f"pdp_keras {release}"
