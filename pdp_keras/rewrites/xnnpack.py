@@ -52,7 +52,7 @@ def fix_sizes(model: Any, inputs: ModelInputs) -> Any:
 
     Args:
         model: a built model; not changed. One without a graph is given back.
-        inputs: the sizes, as `tflite_inputs.model_inputs` gives them.
+        inputs: the sizes, as `model_inputs` gives them.
 
     Raises:
         ValueError: if its layers do not take these sizes.

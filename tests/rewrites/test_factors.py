@@ -5,7 +5,7 @@ import pytest
 from image_models import assert_same, gated, randomized
 from keras import Input, Model, layers, ops
 
-from pdp_keras.rewrites.xnnpack import fold_factors
+from pdp_keras.rewrites.factors import fold_factors
 
 
 def products(model):

@@ -5,7 +5,7 @@ import pytest
 from image_models import assert_same, gated, mobile, randomized
 from keras import Input, Model, layers
 
-from pdp_keras.rewrites.xnnpack import pool_to_vectors
+from pdp_keras.rewrites.head import pool_to_vectors
 
 
 def kinds(model, *classes):

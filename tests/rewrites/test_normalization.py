@@ -6,7 +6,7 @@ import pytest
 from image_models import assert_same, mobile, randomized
 from keras import layers
 
-from pdp_keras.rewrites.xnnpack import fold_normalization
+from pdp_keras.rewrites.normalization import fold_normalization
 
 
 def normalized(model):

@@ -5,7 +5,7 @@ import pytest
 from image_models import assert_same, mobile, randomized
 from keras import Input, Model, layers
 
-from pdp_keras.rewrites.xnnpack import half_turn, pad_symmetrically
+from pdp_keras.rewrites import half_turn, pad_symmetrically
 
 
 def strided(size, layer, before=None):

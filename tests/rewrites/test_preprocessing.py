@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from pdp_keras.rewrites.xnnpack import split_preprocessing
+from pdp_keras.rewrites.preprocessing import split_preprocessing
 
 
 def image():

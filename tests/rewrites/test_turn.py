@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from image_models import assert_same, inputs_of, mobile, randomized
 from keras import layers, ops
 
-from pdp_keras.rewrites.xnnpack import half_turn
+from pdp_keras.rewrites.turn import half_turn
 
 
 def flips(model):

@@ -356,7 +356,7 @@ def activate(call: ChannelCall, x: LabelledTensor, activation: Any) -> LabelledT
 
 
 # Keys are classes, or `module.Name` of classes that are not public or not imported.
-# `channel_rules` fills it.
+# The registry fills it.
 RULES: dict[type | str, ChannelRule] = {}
 
 
