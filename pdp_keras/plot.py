@@ -1,9 +1,9 @@
 """Plots of what pruning did: `pip install pdp-keras[plot]`.
 
 Every function returns a `matplotlib.figure.Figure` and shows nothing: notebooks
-display a returned figure by themselves, and `figure.savefig("name.png")` needs no
-display. Without `ax` a figure of its own is made, outside of pyplot, so that
-nothing must be closed afterwards.
+display a returned figure once `matplotlib.pyplot` is imported, and
+`figure.savefig("name.png")` needs no display. Without `ax` a figure of its own is
+made, outside of pyplot, so that nothing must be closed afterwards.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ done
 setup_env "$environment" test,lint,backends "$constraints"
 # Tests that read Fashion-MNIST, use a browser or ask Bazel skip, and say so, where these
 # are not installed.
-for package in dataset-fashion-mnist chromium npm; do
+packages=(dataset-fashion-mnist chromium npm)
+[[ " ${arguments[*]-} " == *" --slow "* ]] && packages+=(bazel-bootstrap)
+for package in "${packages[@]}"; do
   apt_need "$package"
 done
 # And those on an emulated Arm processor without QEMU; Debian 12 has what they need.

@@ -1,8 +1,4 @@
-"""How a model's sparsity is shared out among its weights.
-
-An allocation is a function from the weights and the overall sparsity to the number
-of zeros in each. Nothing here knows a layer or a model.
-"""
+"""The table of allocations, by name; and what stands in a wrapper's config."""
 
 from __future__ import annotations
 

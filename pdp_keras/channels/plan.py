@@ -1,6 +1,6 @@
 """Which channels of a model are pruned, and what each of its layers has to do.
 
-The graph says which channels belong together (`channel_graph`); what the user wants
+The graph says which channels belong together (`trace`); what the user wants
 (filters, sparsity, allocation) and what can be masked decides which of them become
 `ChannelGroup`s. Channels that an unknown layer sees, and all of a subclassed model,
 are groups of one kernel, kept as zeros.

@@ -1,6 +1,6 @@
 """`find_channels`: which channels of a model live and die together.
 
-Labels run through the graph once, call by call; see `channel_labels`. What they were
+Labels run through the graph once, call by call; see `labels`. What they were
 joined to on the way are the units that can be removed.
 """
 

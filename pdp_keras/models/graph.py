@@ -1,9 +1,8 @@
-"""Rebuilds a model with some of its layers replaced.
+"""Rebuilds a Sequential or Functional model with some of its layers replaced.
 
-Sequential and Functional models are rebuilt from their graph, nested ones too. A
-subclassed model has no graph: it is remade from its config, and layers are
-exchanged where its attributes hold them. In both cases the given model stays as it
-is, and the new one has its own variables.
+Nested ones too. The given model stays as it is, and the new one has its own variables.
+A subclassed model has no graph: it is made anew from its config (`anew`), and layers
+are exchanged where its attributes hold them (`places`).
 """
 
 from __future__ import annotations

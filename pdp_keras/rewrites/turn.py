@@ -10,7 +10,7 @@ computes the same numbers, each at the turned position.
 
 Why it is done: "same" padding at a stride of 2 and an even size is (0, 1), nothing
 before and one zero behind. Turned it is (1, 0), and that is what is read of padding
-(1, 1), which devices' sparse kernels know: `rewrite_padding` then makes it so.
+(1, 1), which devices' sparse kernels know: `padding` then makes it so.
 """
 
 from __future__ import annotations
