@@ -32,7 +32,7 @@ apt_need() {
 }
 
 # show_progress: of the lines of pip, which package is at hand; a line that moves on in a
-# terminal, one line for every 25 packages elsewhere.
+# terminal, one line for every ten packages elsewhere.
 show_progress() {
   local line package count=0
   while IFS= read -r line; do
@@ -43,7 +43,7 @@ show_progress() {
         count=$((count + 1))
         if [ -t 1 ]; then
           printf '\r   %3d packages, %3d s: %-50.50s' "$count" "$SECONDS" "$package"
-        elif [ $((count % 25)) = 0 ]; then
+        elif [ $((count % 10)) = 0 ]; then
           printf '   %3d packages, %3d s: %s\n' "$count" "$SECONDS" "$package"
         fi
         ;;
