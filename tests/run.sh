@@ -21,11 +21,16 @@ for argument in "$@"; do
   fi
 done
 
-setup_env "$environment" test,lint,backends "$constraints"
+extras=test,lint,backends
+packages=(dataset-fashion-mnist chromium npm)
+if [[ " ${arguments[*]-} " == *" --slow "* ]]; then
+  # They build the documentation, and ask Bazel what it sees.
+  extras+=,docs
+  packages+=(bazel-bootstrap)
+fi
+setup_env "$environment" "$extras" "$constraints"
 # Tests that read Fashion-MNIST, use a browser or ask Bazel skip, and say so, where these
 # are not installed.
-packages=(dataset-fashion-mnist chromium npm)
-[[ " ${arguments[*]-} " == *" --slow "* ]] && packages+=(bazel-bootstrap)
 for package in "${packages[@]}"; do
   apt_need "$package"
 done

@@ -72,22 +72,33 @@ make_venv() {
   "$python" -m venv --clear "$1"
 }
 
+# is_installed FOLDER EXTRAS WANTED: whether a set-up like this one had all of them.
+is_installed() {
+  local stamp extra
+  for stamp in "$1"/installed-*; do
+    [ "$(cat "$stamp" 2>/dev/null)" = "$3" ] || continue
+    for extra in ${2//,/ }; do
+      [[ "${stamp##*/installed}-" == *"-$extra-"* ]] || continue 2
+    done
+    return 0
+  done
+  return 1
+}
+
 # setup_env FOLDER EXTRAS CONSTRAINTS: afterwards $VENV_PYTHON is the environment's
 # python. Installs nothing if neither pyproject.toml nor a constraint has changed.
 setup_env() {
-  local folder=$1 extras=$2 constraints=$3 stamp wanted
+  local folder=$1 extras=$2 constraints=$3 wanted
   VENV_PYTHON=$folder/bin/python
-  stamp=$folder/installed-${extras//,/-}
   wanted=$(cat pyproject.toml tests/constraints*.txt | sha256sum)
   "$VENV_PYTHON" -c '' 2>/dev/null || make_venv "$folder"
-  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "== installing pdp_keras[$extras] into $folder; the first time, TensorFlow and"
-    echo "   what comes with it take two to five minutes and up to 5 GB"
-    SECONDS=0
-    "$VENV_PYTHON" -m pip install --disable-pip-version-check --progress-bar off \
-      --editable ".[$extras]" --constraint "$constraints" 2>"$folder/pip-errors" |
-      show_progress || { cat "$folder/pip-errors" >&2; fail "pip could not install"; }
-    echo "   done after $SECONDS s"
-    echo "$wanted" >"$stamp"
-  fi
+  is_installed "$folder" "$extras" "$wanted" && return
+  echo "== installing pdp_keras[$extras] into $folder; the first time, TensorFlow and"
+  echo "   what comes with it take two to five minutes and up to 5 GB"
+  SECONDS=0
+  "$VENV_PYTHON" -m pip install --disable-pip-version-check --progress-bar off \
+    --editable ".[$extras]" --constraint "$constraints" 2>"$folder/pip-errors" |
+    show_progress || { cat "$folder/pip-errors" >&2; fail "pip could not install"; }
+  echo "   done after $SECONDS s"
+  echo "$wanted" >"$folder/installed-${extras//,/-}"
 }
