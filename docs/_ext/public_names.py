@@ -54,8 +54,10 @@ def faults(documented: set[str]) -> list[str]:
 
 
 def _check(app: Sphinx, env: Any) -> None:
+    from sphinx.util import logging
+
     for fault in faults(set(env.domaindata["py"]["objects"])):
-        _LOGGER.warning(fault, type="public_names")
+        logging.getLogger(__name__).warning(fault, type="public_names")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
