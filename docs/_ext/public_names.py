@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
-
-from sphinx.application import Sphinx
-from sphinx.util import logging
+from typing import TYPE_CHECKING, Any
 
 import pdp_keras
 import pdp_keras.plot
 
-_LOGGER = logging.getLogger(__name__)
+# The tests read the names where Sphinx is not installed.
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 
 def public_names() -> dict[str, Any]:
