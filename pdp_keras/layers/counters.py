@@ -51,7 +51,7 @@ def add_extra(layer: Any, name: str, shape: tuple[int, ...], extra: Extra) -> An
     variable = layer.add_weight(
         shape=shape if extra.shape is None else extra.shape,
         dtype=extra.dtype,
-        initializer=keras.initializers.Constant(extra.initial),
+        initializer=_filled_with(extra.initial),
         trainable=extra.trainable,
         # What is no gradient is one value for all replicas.
         aggregation="none" if extra.trainable else "only_first_replica",
@@ -60,6 +60,12 @@ def add_extra(layer: Any, name: str, shape: tuple[int, ...], extra: Extra) -> An
     )
     variable.overwrite_with_gradient = extra.takes_gradient
     return variable
+
+
+def _filled_with(value: float) -> Any:
+    # Keras 3.9 cannot fill a bool with a constant, but knows these two.
+    named = {0.0: "zeros", 1.0: "ones"}
+    return named.get(value) or keras.initializers.Constant(value)
 
 
 def _variable_name(name: str) -> str:
