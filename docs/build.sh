@@ -26,6 +26,9 @@ for package in dataset-fashion-mnist chromium npm; do
   apt_need "$package"
 done
 
+# Sphinx warns of a page only when it reads and writes it: were what an earlier build has
+# read kept, one that failed would succeed the second time.
 "$VENV_PYTHON" -m sphinx --builder html --fail-on-warning --keep-going --nitpicky \
-  --quiet ${arguments[@]+"${arguments[@]}"} docs docs/_build/html
+  --fresh-env --write-all --quiet ${arguments[@]+"${arguments[@]}"} \
+  docs docs/_build/html
 echo "docs/_build/html/index.html"

@@ -63,6 +63,8 @@ nb_merge_streams = True
 nb_render_markdown_format = "myst"  # or tables stay text
 
 html_theme = "furo"
+# Furo's own choice underlines the names of modules, as if they were links.
+pygments_dark_style = "monokai"
 html_title = f"pdp_keras {release}"
 html_static_path = ["_static"]
 html_css_files = ["wide_tables.css"]

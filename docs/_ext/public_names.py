@@ -55,7 +55,9 @@ def faults(documented: set[str]) -> list[str]:
 def _check(app: Sphinx, env: Any) -> None:
     from sphinx.util import logging
 
-    for fault in faults(set(env.domaindata["py"]["objects"])):
+    entries = env.domaindata["py"]["objects"].items()
+    reference = {name for name, at in entries if at.docname.startswith("reference/")}
+    for fault in faults(reference):
         logging.getLogger(__name__).warning(fault, type="public_names")
 
 
