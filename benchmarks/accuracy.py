@@ -342,7 +342,7 @@ def plot_tables(results: Results, path: pathlib.Path) -> None:
             axis.errorbar(
                 [100 - float(s) for s in known],
                 [np.mean(tests[s]) for s in known],
-                [np.std(tests[s], ddof=min(1, len(tests[s]) - 1)) for s in known],
+                [common.deviation(tests[s]) for s in known],
                 label=name,
                 linewidth=2.5 if name == "pdp" else 1,
                 marker="o",

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 # TensorFlow reports its start-up on the console unless told not to beforehand.
@@ -53,10 +53,15 @@ def append_row(path: pathlib.Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of a sample; 0 for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
 def mean_and_std(values: list[float]) -> str:
     """`91.80 ± 0.08`; without the deviation for a single value."""
     text = f"{np.mean(values):.2f}"
-    return f"{text} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else text
+    return f"{text} ± {deviation(values):.2f}" if len(values) > 1 else text
 
 
 def accuracy(model: Any, x: np.ndarray, y: np.ndarray) -> float:

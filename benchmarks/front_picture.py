@@ -14,6 +14,7 @@ import pathlib
 from typing import Any
 
 import accuracy
+import common
 import matplotlib
 import numpy as np
 from absl import app, flags
@@ -84,7 +85,7 @@ def draw_accuracy(axes: Any, results: Results) -> None:
         axes.errorbar(
             places,
             means,
-            [np.std(values, ddof=1) for values in tests.values()],
+            [common.deviation(values) for values in tests.values()],
             label=label,
             color=color,
             linewidth=3 if method == "pdp" else 1.5,

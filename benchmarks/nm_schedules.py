@@ -17,6 +17,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 
+import common
 import data
 import keras
 import numpy as np
@@ -142,7 +143,7 @@ def main(argv: list[str]) -> None:
     def report(title: str, *arguments) -> None:
         values = [accuracy(*arguments, images, seed) for seed in range(_SEEDS.value)]
         each = "  ".join(f"{value:.2f}" for value in values)
-        spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        spread = common.deviation(values)
         mean = f"{np.mean(values):7.2f} ± {spread:.2f}"
         print(f"  {title:<40}{mean}   ({each})", flush=True)
 

@@ -17,7 +17,6 @@ import numpy as np
 from absl import app, flags
 
 import pdp_keras
-from pdp_keras.export.tflite import ExportError
 
 DATASET = flags.DEFINE_string(
     "dataset",
@@ -203,6 +202,6 @@ def run_script(argv: list[str], run: Callable[[], None]) -> None:
         raise app.UsageError(f"Only flags are understood. Received: {argv[1:]}")
     try:
         run()
-    except (ValueError, OSError, ImportError, ExportError) as error:
+    except (ValueError, OSError, ImportError, pdp_keras.ExportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

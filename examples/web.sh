@@ -6,9 +6,7 @@ cd "$(dirname "$0")/.."
 source tests/setup_env.sh
 
 setup_env .venv examples tests/constraints.txt
-if can_apt && ! command -v npm >/dev/null; then
-  apt_install npm || true
-fi
+apt_need npm
 command -v npm >/dev/null || fail "the page needs Node.js 20 with npm"
 if [ $# -gt 0 ] || [ ! -e pdp_output/mobile/page.json ]; then
   "$VENV_PYTHON" examples/mobile.py "$@"

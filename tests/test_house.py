@@ -25,8 +25,8 @@ OWN = {Path(file).stem for file in FILES} | {"pdp_keras", "tests"}
 DISTRIBUTIONS = {"absl": "absl-py", "pquant": "pquant-ml", "sklearn": "scikit-learn"}
 
 
-def run(*command, **options):
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, **options)
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 def test_arrows_follow_the_contracts():

@@ -3,31 +3,26 @@
 from pdp_keras.pruned.parts import (
     Pruned,
     channel_groups,
-    common_method,
     current_sparsity,
     find_wrappers,
     pruned_weights,
-    requested_sparsity,
     require_pruned,
 )
 from pdp_keras.pruned.plain import plain_copy
 from pdp_keras.pruned.run import ScheduleRun
-from pdp_keras.pruned.subclassed import PrunedModel, describe_if_possible, mark_pruned
+from pdp_keras.pruned.subclassed import describe_if_possible, mark_pruned
 from pdp_keras.pruned.target import choose_for_target
 
 __all__ = [
     "Pruned",
-    "PrunedModel",
     "ScheduleRun",
     "channel_groups",
     "choose_for_target",
-    "common_method",
     "current_sparsity",
     "describe_if_possible",
     "find_wrappers",
     "mark_pruned",
     "plain_copy",
     "pruned_weights",
-    "requested_sparsity",
     "require_pruned",
 ]

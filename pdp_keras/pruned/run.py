@@ -105,12 +105,12 @@ class ScheduleRun:
     def start_epoch(self, epoch: int) -> None:
         """Sets the sparsity of an epoch, counted from 0."""
         self.epoch = epoch
-        self.count_learned()
+        self._count_learned()
         if self.goes_by_step:
             self.start_step(0)
         else:
             moment = Moment(epoch + 1, self.ramp, self.epochs)
-            self.move_to(epoch + 1, moment, self.method.fraction(moment, self.shape))
+            self._move_to(epoch + 1, moment, self.method.fraction(moment, self.shape))
 
     def start_step(self, step: int) -> None:
         """Sets the sparsity of a step, counted from 0 in its epoch."""
@@ -118,19 +118,19 @@ class ScheduleRun:
             return
         done = self.epoch + (step + 1) / self.steps_per_epoch
         total = self.epoch * self.steps_per_epoch + step
-        stride = self.stride_to(total)
+        stride = self._stride_to(total)
         moment = Moment(
             done, self.ramp, self.epochs, total, self.steps_per_epoch, stride
         )
         if isinstance(self.schedule, LinearRamp):
-            self.move_to(done, moment, self.method.fraction(moment, self.shape))
+            self._move_to(done, moment, self.method.fraction(moment, self.shape))
         else:
-            self.move_to(total, moment, self.schedule(total))
+            self._move_to(total, moment, self.schedule(total))
 
     def sparsity(self) -> float:
         """The fraction pruned now, of all weights (or channels) that can be."""
-        self.count_learned()
-        self.sync()
+        self._count_learned()
+        self._sync()
         return current_sparsity(self.parts)
 
     def _check_target(self, model: Any) -> None:
@@ -166,25 +166,25 @@ class ScheduleRun:
         """Whether the method has something else than the base class at a hook."""
         return getattr(type(self.method), name) is not getattr(Method, name)
 
-    def stride_to(self, step: int) -> int:
+    def _stride_to(self, step: int) -> int:
         """How many steps after the last moment this one is."""
         last = step - 1 if self.moment is None else self.moment.step
         return step - last if step >= last else 1
 
-    def count_learned(self) -> None:
+    def _count_learned(self) -> None:
         """Has a method that learns its sparsity count what the last step made of it."""
         if self._has_own("count") and self.moment is not None:
-            self.sync()
+            self._sync()
             self.method.count(self.parts)
 
-    def move_to(self, position: float, moment: Moment, fraction: float) -> None:
+    def _move_to(self, position: float, moment: Moment, fraction: float) -> None:
         """Sets temperature, sparsity and masks for a position in the run."""
         self.moment = moment
         scale = self.temperature(position)
         if scale != self.scale and (
             scale == self.temperature.final or self._may_change(moment)
         ):
-            self.sync()
+            self._sync()
             for variable in self.scales.values():
                 variable.assign(scale)
             self.scale = scale
@@ -196,14 +196,14 @@ class ScheduleRun:
             self._update(moment)
 
     def _update(self, moment: Moment) -> None:
-        self.sync()
+        self._sync()
         optimizer = getattr(self.model, "optimizer", None)
         self.method.update(self.parts, moment, optimizer)
 
     def _set_fraction(self, fraction: float, moment: Moment) -> None:
         """Prunes this fraction of every target; never less than before."""
         if not self.zeros:
-            self.sync()
+            self._sync()
             self.zeros = [read_integer(part.zeros) for part in self.parts]
         # Not before something is to go: a dense phase may still train the weights.
         if not self.targets and fraction > 0:
@@ -230,7 +230,7 @@ class ScheduleRun:
         ]
         if counts == self.zeros:
             return
-        self.sync()
+        self._sync()
         for part, now, count in zip(self.parts, self.zeros, counts, strict=True):
             if count != now:
                 part.zeros.assign(count)
@@ -270,7 +270,7 @@ class ScheduleRun:
     def _rank(self, fraction: float) -> None:
         """Shares the sparsity of this fraction out by what the weights are now."""
         assert self.moving is not None
-        self.sync()
+        self._sync()
         infos = [
             dataclasses.replace(part.describe(), values=values)
             for part, values in zip(
@@ -289,12 +289,12 @@ class ScheduleRun:
         return [part.limit_zeros(zeros) for part, zeros in pairs]
 
     def _fix_targets(self) -> list[int]:
-        self.sync()
+        self._sync()
         # Once something is pruned the targets stand, also in a resumed run.
         fix_targets(self.model, None if any(self.zeros) else self.allocation)
         return [read_integer(part.target_zeros) for part in self.parts]
 
-    def sync(self) -> None:
+    def _sync(self) -> None:
         """Brings the variables up to date, before one is read or set."""
         # On JAX the trainer holds the newest values; variables lag within an epoch.
         sync = getattr(self.model, "jax_state_sync", None)

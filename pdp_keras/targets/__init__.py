@@ -3,13 +3,12 @@
 from pdp_keras.targets import vela
 from pdp_keras.targets.deploy import deploy_check
 from pdp_keras.targets.registry import TARGETS, Target, get
-from pdp_keras.targets.report import DeployCheck, LayerCheck
+from pdp_keras.targets.report import DeployCheck
 from pdp_keras.targets.vela import VelaReport
 
 __all__ = [
     "TARGETS",
     "DeployCheck",
-    "LayerCheck",
     "Target",
     "VelaReport",
     "deploy_check",

@@ -7,7 +7,7 @@ import pytest
 import reference
 from wrapped import assert_computes, at_epoch, computed, gradients, random_kernel, wrap
 
-from pdp_keras.methods.registry import Movement, SoftMovement
+from pdp_keras.methods import Movement, SoftMovement
 
 KERNEL = [[1, -4], [3, -2]]
 

@@ -14,7 +14,7 @@ from wrapped import (
 )
 
 from pdp_keras import methods, modes
-from pdp_keras.methods.registry import PDP, PaperPDP
+from pdp_keras.methods import PDP, PaperPDP
 
 
 @every_cut
