@@ -141,6 +141,7 @@ def _prune_channels(
     inplace: bool,
 ) -> Any:
     kernels, _ = find_kernels(model)
+    _require_float(model)
     require_matches(filters, kernels)
     is_chosen = compile_filters(filters)
     has_filters = filters is not None
@@ -189,6 +190,7 @@ class _Plan:
         filters: Any,
     ) -> None:
         kernels, _ = find_kernels(model)
+        _require_float(model)
         if not kernels:
             raise ValueError(
                 "The model must have at least one prunable layer (see "
@@ -277,6 +279,20 @@ def _choose(kernels: list[Kernel], filters: Any, mode: Mode) -> list[bool]:
             f"Received: mode={mode} ({'; '.join(sorted(whys))})"
         )
     return chosen
+
+
+def _require_float(model: Any) -> None:
+    quantized = [
+        layer.name
+        for layer in model._flatten_layers()
+        if getattr(layer, "quantization_mode", None) is not None
+    ]
+    if quantized:
+        raise ValueError(
+            "A model must be pruned before it is quantized: prune, train, "
+            "`strip_pruning`, then `quantize`. Received: "
+            f"model={model.name!r} with quantized layers {quantized[:5]}"
+        )
 
 
 def _check_allocation(allocation: Any, mode: Mode) -> None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import inspect
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops, tree
+from keras.src.backend.common import global_state
+
+from pdp_keras.models import compiled_functions, untraced
 
 Tensor = Any
 
+# Methods of Keras layers that put another kernel in place of theirs.
+_REPLACES_KERNEL = {
+    "quantize": "prune, `pdp_keras.strip_pruning(model)`, then quantize",
+    "enable_lora": "enable LoRA before pruning, or after `pdp_keras.strip_pruning`",
+}
 _OF_CELLS = ("state_size", "output_size", "get_initial_state")
 
 
@@ -35,6 +44,8 @@ class MaskedLayer(keras.layers.Wrapper):
     name_is_of_layer = True
     # Whether a callback drives the sparsity.
     is_scheduled = False
+    # The run of the schedule that was started last.
+    driver: Any = None
     built: bool
 
     def __init__(self, layer: Any, **kwargs: Any) -> None:
@@ -49,6 +60,7 @@ class MaskedLayer(keras.layers.Wrapper):
             )
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("dtype", layer.dtype_policy)
+        kwargs.setdefault("trainable", layer.trainable)
         # The inner layer casts its inputs itself, by its own policy.
         super().__init__(layer, autocast=False, **kwargs)
         self._convert_input_args = False
@@ -109,6 +121,8 @@ class MaskedLayer(keras.layers.Wrapper):
             super().build(input_shape)
         if not self.has_state:
             self.build_state()
+            self._guard_kernels()
+            self._has_compiled = bool(compiled_functions(self.layer))
             # Not `built`, which Keras sets by itself when it loads a layer.
             self.has_state = True
         self.built = True
@@ -134,27 +148,35 @@ class MaskedLayer(keras.layers.Wrapper):
         training = bool(training)
         if training and not self.is_scheduled:
             self._warn_unscheduled()
-        # Every variable is mapped, not only the masked ones: a nested scope hides
-        # the values of an outer one, and JAX would lose gradients without a word.
-        variables = self.layer.variables
-        values = {id(v): v.value for v in variables}
-        for variable, value in self.masked_values(training):
-            values[id(variable)] = value
+        self.require_kernels()
+        masked = self.masked_values(training)
         run = self.runner(training)
-        with keras.StatelessScope(
-            state_mapping=[(v, values[id(v)]) for v in variables],
-            collect_losses=True,
-        ) as scope:
-            before = {id(v): scope.get_current_value(v) for v in variables}
+        # A graph traced here would keep the masked values of this call.
+        with _MaskedScope(masked) as scope, untraced(self._has_compiled):
             outputs = run(*args, **kwargs)
         # What the layer updated (statistics, seeds, recurrent states) is its own.
-        for variable in variables:
-            value = scope.get_current_value(variable)
-            if value is not before[id(variable)]:
-                variable.assign(value)
+        for variable, value in scope.updates():
+            variable.assign(value)
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the state of the masks.
+
+        Raises:
+            ValueError: if it is not that of a wrapper.
+        """
+        # Its own alone: channel groups load themselves.
+        expected = len([*self._trainable_variables, *self._non_trainable_variables])
+        if len(store.keys()) != expected:
+            raise ValueError(
+                "The weights of a plain model must be loaded into the plain model: "
+                "load, then prune. Received: "
+                f"{len(store.keys())} variables for {self.name!r}, a pruned layer "
+                f"with {expected} of its own"
+            )
+        super().load_own_variables(store)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own output spec: masks do not change shapes."""
@@ -183,8 +205,36 @@ class MaskedLayer(keras.layers.Wrapper):
         config["layer"].pop("build_config", None)
         return config
 
+    def require_kernels(self) -> None:
+        """Checks that the layer still computes with the variables that are masked.
+
+        Raises:
+            ValueError: if something has put another kernel in their place.
+        """
+
+    def release(self) -> Any:
+        """The layer, which may be quantized and adapted again."""
+        for inner in self.layer._flatten_layers():
+            for name in _REPLACES_KERNEL:
+                vars(inner).pop(name, None)
+        return self.layer
+
+    def _guard_kernels(self) -> None:
+        # `Model.quantize` calls the innermost layers by themselves, so that nothing
+        # but they can refuse before their weights are gone.
+        for inner in self.layer._flatten_layers():
+            for name, remedy in _REPLACES_KERNEL.items():
+                if hasattr(type(inner), name):
+                    vars(inner)[name] = _refusal(inner.name, name, remedy)
+
     def _warn_unscheduled(self) -> None:
         self.is_scheduled = True  # once is enough
+        call = _outermost_call()
+        if call is not None:
+            # One model has many wrappers, and one callback was forgotten.
+            if call in _warned_in:
+                return
+            _warned_in.add(call)
         warnings.warn(
             "A pruned model is being trained, but nothing raises its sparsity, so it "
             "stays dense. Pass `callbacks=[pdp_keras.PDPScheduleCallback()]` to "
@@ -192,6 +242,53 @@ class MaskedLayer(keras.layers.Wrapper):
             "`PDPScheduleCallback.start`.",
             stacklevel=2,
         )
+
+
+# Calls of models in which it was said that nothing raises the sparsity.
+_warned_in: Any = weakref.WeakSet()
+
+
+def _outermost_call() -> Any:
+    # Keras has no public name for it.
+    return global_state.get_global_attribute("current_call_ctx")
+
+
+class _MaskedScope(keras.StatelessScope):
+    """Masked values for some variables; all others have those they had outside.
+
+    A plain nested scope would hide the values of an outer one, and JAX would lose
+    gradients without a word. Recurrent states are not even among `layer.variables`.
+    """
+
+    def __init__(self, masked: list[tuple[Any, Tensor]]) -> None:
+        super().__init__(state_mapping=masked, collect_losses=True)
+        self._updated: dict[int, Any] = {}
+
+    def add_update(self, update: tuple[Any, Tensor]) -> None:
+        """Notes which variable is updated; called by Keras."""
+        self._updated[id(update[0])] = update[0]
+        super().add_update(update)
+
+    def get_current_value(self, variable: Any) -> Any:
+        """The value inside, or else that of the scope around; None for neither."""
+        value = super().get_current_value(variable)
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
+
+    def updates(self) -> list[tuple[Any, Tensor]]:
+        """The variables that were updated inside, with their new values."""
+        return [(v, self.state_mapping[key]) for key, v in self._updated.items()]
+
+
+def _refusal(layer: str, method: str, remedy: str) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError(
+            f"{method!r} would replace a kernel that is being pruned, and drop its "
+            f"mask: {remedy}. Received: {method} of layer {layer!r} of a pruned model"
+        )
+
+    return refuse
 
 
 def _signature_of_call(layer: Any) -> inspect.Signature:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -116,6 +117,25 @@ class PrunedWeight(Counted):
         self.temperature_scale = temperature_scale
         self.bracket = bracket
         self.extras = extras or {}
+
+    def require_in_place(self) -> None:
+        """Checks that its layer still computes with this variable.
+
+        Raises:
+            ValueError: if something (LoRA, quantization) has replaced it.
+        """
+        owner, name = self.kernel.owner, self.kernel.name
+        try:
+            found = operator.attrgetter(name)(owner)
+        except AttributeError:
+            found = None
+        if found is not self.variable:
+            raise ValueError(
+                "A pruned layer must compute with the kernel that is pruned; LoRA and "
+                "quantization replace it: strip the model first. "
+                f"Received: {self.kernel.full_name!r}, which is no longer the kernel "
+                "of its layer"
+            )
 
     def limit_zeros(self, zeros: int) -> int:
         """What the mode makes of the zeros that an allocation wants."""

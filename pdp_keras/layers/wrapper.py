@@ -137,6 +137,15 @@ class PDPWrapper(WithSettings, MaskedLayer):
             for pair in weight.masked_values(training)
         ]
 
+    def require_kernels(self) -> None:
+        """Checks that the layer still computes with the variables that are masked.
+
+        Raises:
+            ValueError: if something has put another kernel in their place.
+        """
+        for weight in self.pruned_weights:
+            weight.require_in_place()
+
     def load_own_variables(self, store: Any) -> None:
         """Loads the state; a model saved while pruned needs no new schedule."""
         super().load_own_variables(store)

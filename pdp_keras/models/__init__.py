@@ -4,9 +4,15 @@ Which kernels there are, how a model is copied, called and counted. Nothing here
 a mask or a wrapper, so that what ships a stripped model can stand on it.
 """
 
-from pdp_keras.models.anew import describe_model, make_anew, make_subclassed_anew
+from pdp_keras.models.anew import describe_model
 from pdp_keras.models.axes import KernelAxes
-from pdp_keras.models.graph import CopyState, is_graph, rebuild_graph
+from pdp_keras.models.graph import (
+    CopyState,
+    is_graph,
+    make_anew,
+    make_subclassed_anew,
+    rebuild_graph,
+)
 from pdp_keras.models.inputs import (
     Array,
     Batch,
@@ -31,6 +37,7 @@ from pdp_keras.models.layer_table import find_with_call, register_prunable_layer
 from pdp_keras.models.macs import count_macs
 from pdp_keras.models.places import exchange_layers, look_up_layer, put_layer
 from pdp_keras.models.plain import require_plain, require_tensorflow
+from pdp_keras.models.traces import compiled_functions, forget_traces, untraced
 from pdp_keras.models.variables import copy_variables, renew_state
 from pdp_keras.models.windows import Windows, make_windows
 
@@ -48,12 +55,14 @@ __all__ = [
     "batches",
     "child_layers",
     "compile_filters",
+    "compiled_functions",
     "copy_variables",
     "count_macs",
     "describe_model",
     "exchange_layers",
     "find_kernels",
     "find_with_call",
+    "forget_traces",
     "is_graph",
     "look_up_layer",
     "make_anew",
@@ -70,4 +79,5 @@ __all__ = [
     "require_plain",
     "require_tensorflow",
     "unique_names",
+    "untraced",
 ]

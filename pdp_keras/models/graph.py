@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from pdp_keras.models.anew import make_anew
+from pdp_keras.models.anew import remake, remake_subclassed
 from pdp_keras.models.variables import saved_variables
 
 # From a layer of the given model and its fresh, unbuilt copy to the layer that
@@ -67,6 +67,32 @@ def rebuild_graph(
     for old, new in rebuilding.pairs:
         copy_state(old, new)
     return new_model
+
+
+def make_anew(
+    operation: Any,
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    unwrap: Callable[[Any], Any] = lambda layer: layer,
+) -> Any:
+    """An unbuilt copy of a layer or operation: `anew.remake`."""
+    return remake(operation, copy_unbuilt, change, unwrap)
+
+
+def make_subclassed_anew(
+    model: Any,
+    values: dict[int, Any] | None = None,
+    unwrap: Callable[[Any], Any] = lambda layer: layer,
+    cls: type | None = None,
+    copy_graph: Callable[[Any], Any] | None = None,
+) -> Any:
+    """A built copy of a subclassed model: `anew.remake_subclassed`."""
+    copies = copy_graph or copy_unbuilt
+    return remake_subclassed(model, copies, values, unwrap, cls)
+
+
+def copy_unbuilt(model: Any) -> Any:
+    """A copy of a Sequential or Functional model, but for the values of variables."""
+    return _Rebuilding(lambda old, new: new, make_anew).rebuild(model)
 
 
 class _Rebuilding:

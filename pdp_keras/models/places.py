@@ -47,19 +47,20 @@ def exchange_layers(
 
 
 def look_up_layer(model: Any, path: str) -> Any:
-    """The layer at a path such as `"blocks.0"` in a model's attributes."""
-    attribute, *keys = path.split(".")
-    return _look_up(getattr(model, attribute), keys)
+    """The layer at a path such as `"towers.a.blocks.0"` in a model's attributes."""
+    attribute, _, rest = path.partition(".")
+    return _look_up(getattr(model, attribute), rest)
 
 
 def put_layer(model: Any, path: str, new: Any) -> None:
     """Puts a layer at a path such as `"blocks.0"` in a model's attributes."""
-    attribute, *keys = path.split(".")
+    attribute, _, rest = path.partition(".")
     holder = getattr(model, attribute)
-    if isinstance(holder, keras.Model) and keys:
-        put_layer(holder, ".".join(keys), new)
+    inner, below = _inner_model(holder, rest)
+    if inner is not None:
+        put_layer(inner, below, new)
         return
-    old = _look_up(holder, keys)
+    old = _look_up(holder, rest)
     tracker = model._tracker
     # The new layer takes the old one's place in the order of variables, on which
     # saving and copying rely; a built model would refuse to track it otherwise.
@@ -67,7 +68,7 @@ def put_layer(model: Any, path: str, new: Any) -> None:
         tracker.replace_tracked_value("layers", old, new)
     tracker.unlock()
     try:
-        setattr(model, attribute, _put(holder, keys, new))
+        setattr(model, attribute, _put(holder, rest, new))
     finally:
         tracker.lock()
 
@@ -93,22 +94,48 @@ def _layers_in(value: Any, path: str, children: set[int]) -> Iterator[tuple[str,
             yield from _layers_in(item, f"{path}.{key}", children)
 
 
-def _look_up(holder: Any, keys: list[str]) -> Any:
-    if not keys:
+def _look_up(holder: Any, path: str) -> Any:
+    if not path:
         return holder
-    key, *rest = keys
     if isinstance(holder, keras.Model):
-        return look_up_layer(holder, ".".join(keys))
-    return _look_up(holder[key if isinstance(holder, dict) else int(key)], rest)
+        return look_up_layer(holder, path)
+    key, rest = _split(holder, path)
+    return _look_up(holder[key], rest)
 
 
-def _put(holder: Any, keys: list[str], new: Any) -> Any:
-    if not keys:
+def _inner_model(holder: Any, path: str) -> tuple[Any, str]:
+    """The first model on a path, and the path from there; None without one."""
+    while path:
+        if isinstance(holder, keras.Model):
+            return holder, path
+        key, path = _split(holder, path)
+        holder = holder[key]
+    return None, ""
+
+
+def _put(holder: Any, path: str, new: Any) -> Any:
+    if not path:
         return new
-    key, *rest = keys
+    key, rest = _split(holder, path)
+    value = _put(holder[key], rest, new)
     if isinstance(holder, dict):
-        holder[key] = _put(holder[key], rest, new)
+        holder[key] = value
         return holder
     items = list(holder)
-    items[int(key)] = _put(items[int(key)], rest, new)
+    items[key] = value
     return tuple(items) if isinstance(holder, tuple) else items
+
+
+def _split(holder: Any, path: str) -> tuple[Any, str]:
+    """The first key of a path into a list, tuple or dict, and the rest of the path.
+
+    Keys of a dict may be numbers, or have dots in them.
+    """
+    if not isinstance(holder, dict):
+        key, _, rest = path.partition(".")
+        return int(key), rest
+    found = [key for key in holder if f"{path}.".startswith(f"{key}.")]
+    if not found:
+        raise KeyError(path)
+    key = max(found, key=lambda key: len(str(key)))
+    return key, path[len(str(key)) + 1 :]

@@ -6,7 +6,7 @@ import tempfile
 from typing import Any
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 
 def saved_variables(layer: Any) -> list[Any]:
@@ -60,6 +60,27 @@ def renew_state(old: Any, new: Any) -> None:
         with tempfile.TemporaryDirectory() as folder:
             source.save_assets(folder)
             target.load_assets(folder)
+    _copy_recurrent_states(old, new)
     for inner in new._flatten_layers():
         if isinstance(inner, keras.layers.Normalization) and inner.built:
             inner.finalize_state()
+
+
+def _copy_recurrent_states(old: Any, new: Any) -> None:
+    """Keras has the states of a stateful RNN not among a layer's variables."""
+    for source, target in zip(_recurrent(old), _recurrent(new), strict=True):
+        if source.stateful and source.states is not None and target.states is not None:
+            sources, targets = map(tree.flatten, (source.states, target.states))
+            for state, copy in zip(sources, targets, strict=True):
+                copy.assign(ops.copy(state.value))
+
+
+def _recurrent(layer: Any) -> list[Any]:
+    """The recurrent layers in a layer, in the order of their variables."""
+    place = {id(variable): i for i, variable in enumerate(layer.variables)}
+    found = [
+        inner
+        for inner in layer._flatten_layers()
+        if isinstance(inner, keras.layers.RNN) and inner.variables
+    ]
+    return sorted(found, key=lambda inner: place[id(inner.variables[0])])

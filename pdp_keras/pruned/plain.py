@@ -93,13 +93,17 @@ def _strip_subclassed(model: Any, values: dict[int, Any]) -> Any:
     pruning = model.pruning
     if pruning.inplace or pruning.original_config is None:
         return _strip_in_place(model, pruning.plain_class)
-    classes = {type(x).__name__: type(x) for x in model._flatten_layers()}
-    plain = keras.saving.deserialize_keras_object(
-        pruning.original_config,
-        custom_objects={**classes, pruning.plain_class.__name__: pruning.plain_class},
+    return make_subclassed_anew(
+        model, values, _unwrapped, pruning.plain_class, _copy_plain
     )
-    copy_variables(model, plain, values)
-    return plain
+
+
+def _unwrapped(layer: Any) -> Any:
+    return layer.layer if isinstance(layer, MaskedLayer) else layer
+
+
+def _copy_plain(model: Any) -> Any:
+    return _rebuild_plain(model, lambda old, new: None)
 
 
 def _strip_in_place(model: Any, plain_class: type | None) -> Any:
@@ -109,7 +113,7 @@ def _strip_in_place(model: Any, plain_class: type | None) -> Any:
 
     def exchange(layer: Any) -> Any:
         if isinstance(layer, MaskedLayer):
-            return layer.layer
+            return layer.release()
         if is_graph(layer) and _has_wrapper(layer):
             return _rebuild_plain(layer, copy_variables)
         return layer

@@ -9,7 +9,7 @@ import keras
 
 from pdp_keras.channels import ChannelWrapper
 from pdp_keras.layers import MaskedLayer, PDPWrapper
-from pdp_keras.models import describe_model, look_up_layer, put_layer
+from pdp_keras.models import describe_model, forget_traces, look_up_layer, put_layer
 
 _WRAPPERS: dict[str, Any] = {
     "PDPWrapper": PDPWrapper,
@@ -113,6 +113,7 @@ def mark_pruned(
     # All these classes load in the same way, so they share one registered name.
     keras.saving.register_keras_serializable("pdp_keras", "PrunedModel")(pruned)
     model.__class__ = pruned
+    forget_traces(model)
     model.pruning = Exchange(cls, original_config, exchanged, inplace)
     return model
 

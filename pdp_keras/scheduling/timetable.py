@@ -63,6 +63,12 @@ class Timetable:
         if self.final_temperature is not None:
             TemperatureFall(0, 1, self.final_temperature)
 
+    @property
+    def follows_run(self) -> bool:
+        """Whether the lengths of the phases are parts of the run."""
+        given = (self.warmup_epochs, self.ramp_epochs, self.epsilon, self.schedule)
+        return all(value is None for value in given)
+
     def schedule_for(self, epochs: int) -> LinearRamp | StepSchedule:
         """What the arguments mean in a run of so many epochs."""
         if self.schedule is not None:
@@ -131,7 +137,8 @@ def check_end(
             raise ValueError(
                 "The ramp must end within the run: warmup_epochs + ramp_epochs "
                 f"<= epochs. Received: {schedule.warmup_epochs:g} + "
-                f"{schedule.ramp_epochs:g} > epochs={epochs}"
+                f"{schedule.ramp_epochs:g} > epochs={epochs}. (If this `fit` is a "
+                "part of a longer run, pass the length of the whole as total_epochs.)"
             )
         return
     last = epochs * (steps_per_epoch or 0) - 1
