@@ -8,6 +8,7 @@ between (bias, normalization, activation, padding) can leave nothing behind.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import weakref
 from typing import Any
@@ -127,7 +128,8 @@ class ChannelGroup(Counted, keras.layers.Layer):
         gates: int = 0,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("name", re.sub(r"[^\w.-]", ".", label))
+        # PyTorch names parameters after it, and keeps dots for itself.
+        kwargs.setdefault("name", re.sub(r"[^\w-]", "-", label))
         super().__init__(**kwargs)
         self.settings = MaskSettings.resolve(mode, method, temperature, allocation)
         assert isinstance(self.mode, Channel)
@@ -145,6 +147,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
         self._makers: list[Maker] = []
         self._readers: list[Reader] = []
         self._gates: list[Gate] = []
+        self._taken_by: set[str] = set()
         self._masks: Any = weakref.WeakKeyDictionary()
 
     def build(self, input_shape: Any = None) -> None:
@@ -161,6 +164,25 @@ class ChannelGroup(Counted, keras.layers.Layer):
             keras.random.SeedGenerator() if self.method.draws else None
         )
         self.built = True
+
+    @classmethod
+    def shared_copy(cls, config: dict[str, Any], path: str) -> ChannelGroup:
+        """A group for the wrapper at a path of a model that is being copied.
+
+        Keras makes the layers of a copy one by one (`clone_model`, `from_config`), and
+        those that share a group must share it again. A layer that has taken its part of
+        the last copy with this config begins the next one.
+
+        Args:
+            config: what `get_config` of the original returned.
+            path: the wrapper's path in the model.
+        """
+        key = json.dumps(config, sort_keys=True, default=str)
+        group = _copies.get(key)
+        if group is None or path in group._taken_by:
+            group = _copies[key] = cls.from_config(config)
+        group._taken_by.add(path)
+        return group
 
     def add_maker(self, maker: Maker) -> None:
         """Counts a kernel in; called by the wrapper of its layer."""
@@ -288,11 +310,14 @@ class ChannelGroup(Counted, keras.layers.Layer):
     def _require_all(self, found: list[Any], expected: int, what: str) -> None:
         if len(found) != expected:
             raise ValueError(
-                "All layers that make the channels of a group must be in one model. A "
-                "model pruned by channels can be saved and loaded, but not cloned. "
+                "All layers that make the channels of a group must be in one model. "
                 f"Received: group {self.label!r} with {len(found)} of "
                 f"{expected} {what}"
             )
+
+
+# By config, the copy of a group that the layers of a model are taking now.
+_copies: Any = weakref.WeakValueDictionary()
 
 
 def _with(known: list[Any], new: Any) -> list[Any]:

@@ -260,19 +260,12 @@ class ChannelWrapper(MaskedLayer):
     def deserialize_groups(
         config: dict[str, Any], custom_objects: Any = None
     ) -> dict[str, Any]:
-        """The config with group objects, each made once by Keras.
-
-        Raises:
-            ValueError: if it still has those of another model.
-        """
-        if any(isinstance(group, ChannelGroup) for group in config["groups"]):
-            raise ValueError(
-                "A model pruned by channels can be saved and loaded, but not cloned: "
-                "its layers share the state of their masks. Received: a config with "
-                "the groups of another model"
-            )
+        """The config with group objects, each made once for all wrappers of a model."""
+        path = config["path"]
         groups = [
             keras.saving.deserialize_keras_object(group, custom_objects)
+            if isinstance(group, dict) and "shared_object_id" in group
+            else ChannelGroup.shared_copy(_config_of(group), path)
             for group in config["groups"]
         ]
         return {**config, "groups": groups}
@@ -292,6 +285,14 @@ class ChannelWrapper(MaskedLayer):
             return masks[0]
         together = ops.concatenate([*masks, ops.ones((1,), dtype="float32")])
         return ops.take(together, np.array(places, dtype="int32"))
+
+
+def _config_of(group: Any) -> dict[str, Any]:
+    """The config of a group: of another model's, or as Keras has serialized it."""
+    if isinstance(group, ChannelGroup):
+        return group.get_config()
+    config: dict[str, Any] = group["config"]
+    return config
 
 
 def _product(*factors: Tensor) -> Tensor:

@@ -353,13 +353,6 @@ def test_mixed_precision():
     )
 
 
-def test_a_pruned_model_cannot_be_cloned():
-    pruned = pruned_network("residual")
-    message = "can be saved and loaded, but not cloned.*the groups of another model"
-    with pytest.raises(ValueError, match=message):
-        keras.models.clone_model(pruned)
-
-
 def test_a_layer_is_wrapped_only_once():
     wrapper = parts.find_wrappers(pruned_network("residual"))[0]
     with pytest.raises(ValueError, match=r"wrapped by PDPWrapper only once"):
