@@ -1,6 +1,9 @@
 """Pruning for Keras 3 with PDP, from `model.fit` to a model for the device."""
 
+from typing import Any
+
 from pdp_keras.allocation import GlobalMagnitude, WeightInfo
+from pdp_keras.at_target import AtTarget
 from pdp_keras.callbacks import PDPScheduleCallback
 from pdp_keras.channels.rules import ChannelRule, register_channel_rule
 from pdp_keras.export import ExportReport, export_tflite
@@ -18,6 +21,7 @@ from pdp_keras.version import __version__
 __all__ = [
     "NM",
     "AbsoluteTemperature",
+    "AtTarget",
     "Channel",
     "ChannelRule",
     "DeployCheck",
@@ -41,3 +45,12 @@ __all__ = [
     "sparsity_report",
     "strip_pruning",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `pdp_keras.plot` when it is first used: it needs matplotlib."""
+    if name == "plot":
+        import importlib
+
+        return importlib.import_module("pdp_keras.plot")
+    raise AttributeError(f"module 'pdp_keras' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,9 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         fall: when the temperature falls: begin and end, in ramps from the ramp's
             beginning. (0.5, 1) begins in the middle of the ramp and ends with it.
             None leaves it to the method, and that to the mode.
+        total_epochs: the length of the whole run, where each `fit` is a part of it:
+            `fit(initial_epoch=e, epochs=e + 1)` in a loop. None takes the `epochs` of
+            `fit`.
         allocation: None keeps the one given to `prune_model`. Anything that
             `prune_model` accepts replaces it, computed from the weights at the end
             of warm-up.
@@ -94,9 +98,16 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         update: str | None = None,
         final_temperature: float | None = None,
         fall: tuple[float, float] | None = None,
+        total_epochs: int | None = None,
         allocation: Any = None,
     ) -> None:
         super().__init__()
+        if total_epochs is not None and not total_epochs >= 1:
+            raise ValueError(
+                "total_epochs must be a number of epochs, at least 1. "
+                f"Received: total_epochs={total_epochs!r}"
+            )
+        self.total_epochs = total_epochs
         if allocation is not None:
             allocations.get(allocation)
         self.allocation = allocation
@@ -124,8 +135,17 @@ class PDPScheduleCallback(keras.callbacks.Callback):
             steps_per_epoch: training steps in an epoch; needed with
                 `update="step"` and with `schedule`.
         """
+        if self.total_epochs is not None and epochs > self.total_epochs:
+            raise ValueError(
+                "total_epochs must be the last epoch of all parts of a run. Received: "
+                f"total_epochs={self.total_epochs} and epochs={epochs}"
+            )
         self._run = ScheduleRun(
-            model, self.timetable, self.allocation, epochs, steps_per_epoch
+            model,
+            self.timetable,
+            self.allocation,
+            self.total_epochs or epochs,
+            steps_per_epoch,
         )
 
     def start_epoch(self, epoch: int) -> None:
@@ -143,6 +163,14 @@ class PDPScheduleCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Called by Keras."""
+        if self.params["epochs"] == 1 and self._is_left_to_run:
+            warnings.warn(
+                "The default ramp of a run of one epoch goes from dense to the full "
+                "target within that epoch. If this `fit` is a part of a longer run, "
+                "pass its length: PDPScheduleCallback(total_epochs=...), and "
+                "`fit(initial_epoch=e, epochs=e + 1)`.",
+                stacklevel=2,
+            )
         self.start(
             self.model,
             epochs=self.params["epochs"],
@@ -163,6 +191,15 @@ class PDPScheduleCallback(keras.callbacks.Callback):
         """Called by Keras."""
         if logs is not None:
             logs["sparsity"] = self.sparsity
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        self._started().end()
+
+    @property
+    def _is_left_to_run(self) -> bool:
+        """Whether nothing but the run's `epochs` says how long its phases are."""
+        return self.total_epochs is None and self.timetable.follows_run
 
     def _started(self) -> ScheduleRun:
         if self._run is None:

@@ -68,4 +68,7 @@ def _advice(parts: list[Pruned]) -> str:
         return (
             f"with method={method.name!r} it follows from {method!r}, not from a ramp"
         )
-    return "train with PDPScheduleCallback until its ramp has ended"
+    return (
+        "train with PDPScheduleCallback until its ramp has ended; if EarlyStopping or "
+        "ModelCheckpoint has put back an earlier epoch, wrap it in pdp_keras.AtTarget"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from typing import Any
 
 from pdp_keras import allocation as allocations
@@ -70,8 +71,10 @@ class ScheduleRun:
         )
         self._check_target(model)
         check_end(self.schedule, epochs, steps_per_epoch)
-        for wrapper in find_wrappers(model):
+        self.wrappers = find_wrappers(model)
+        for wrapper in self.wrappers:
             wrapper.is_scheduled = True
+            wrapper.driver = self
         self.model = model
         self.allocation = allocation
         self.shape = timetable.ramp
@@ -104,6 +107,7 @@ class ScheduleRun:
 
     def start_epoch(self, epoch: int) -> None:
         """Sets the sparsity of an epoch, counted from 0."""
+        self._require_alone()
         self.epoch = epoch
         self._count_learned()
         if self.goes_by_step:
@@ -132,6 +136,32 @@ class ScheduleRun:
         self._count_learned()
         self._sync()
         return current_sparsity(self.parts)
+
+    def end(self) -> None:
+        """Warns if something has stopped the run before its target.
+
+        Warns:
+            UserWarning: with the sparsity that was reached.
+        """
+        stopped = getattr(self.model, "stop_training", False)
+        if not stopped or self.method.learns_sparsity:
+            return
+        self._sync()
+        if any(part.is_below_target for part in self.parts):
+            warnings.warn(
+                "Training was stopped before the model reached its target sparsity "
+                f"(it is at {current_sparsity(self.parts):.2%}). A callback that "
+                "looks for the best epoch finds it while little is pruned: wrap it, "
+                "`pdp_keras.AtTarget(keras.callbacks.EarlyStopping(...))`.",
+                stacklevel=2,
+            )
+
+    def _require_alone(self) -> None:
+        if any(wrapper.driver is not self for wrapper in self.wrappers):
+            raise ValueError(
+                "A model must be driven by one PDPScheduleCallback at a time. "
+                f"Received: another one has been started on model={self.model.name!r}"
+            )
 
     def _check_target(self, model: Any) -> None:
         final = getattr(self.schedule, "final_sparsity", None)
@@ -292,7 +322,26 @@ class ScheduleRun:
         self._sync()
         # Once something is pruned the targets stand, also in a resumed run.
         fix_targets(self.model, None if any(self.zeros) else self.allocation)
-        return [read_integer(part.target_zeros) for part in self.parts]
+        targets = [read_integer(part.target_zeros) for part in self.parts]
+        if self.moving is None and not any(self.zeros):
+            self._warn_of_emptied(targets)
+        return targets
+
+    def _warn_of_emptied(self, targets: list[int]) -> None:
+        """Warns if nothing will be left of a layer: the model cannot learn then."""
+        pairs = zip(self.parts, targets, strict=True)
+        emptied = [
+            getattr(part, "label", None) or part.layer
+            for part, zeros in pairs
+            if zeros == part.units > 1
+        ]
+        if emptied:
+            warnings.warn(
+                f"The allocation leaves no weight at all in {len(emptied)} of "
+                f"{len(self.parts)} {self.parts[0].kind}: {emptied[:5]}. Give each its "
+                "share with allocation='lamp', 'erk' or 'uniform', or ask for less.",
+                stacklevel=2,
+            )
 
     def _sync(self) -> None:
         """Brings the variables up to date, before one is read or set."""

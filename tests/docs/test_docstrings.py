@@ -90,7 +90,7 @@ def namespace(name):
     if name.startswith("pdp_keras.plot.") or name in AFTER_TRAINING:
         found["model"], found["history"] = trained()
         found |= dict(zip("xy", data(), strict=True))
-    if name == "pdp_keras.PDPScheduleCallback":
+    if name in ("pdp_keras.PDPScheduleCallback", "pdp_keras.AtTarget"):
         x, y = data()
         model = pdp_keras.prune_model(network(), 0.5)
         model.compile("sgd", "mse")

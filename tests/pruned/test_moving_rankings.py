@@ -219,6 +219,7 @@ def test_a_moving_ranking_keeps_to_the_ramp_between_two_rankings(ramp, update):
     assert seen[-1] == [67, 59]
 
 
+@pytest.mark.filterwarnings("ignore:The allocation leaves no weight at all in")
 def test_the_ranking_of_weights_that_trained_densely():
     """AC/DC prunes nothing in a tenth of the run: it is ranked after that."""
     allocation = GlobalMagnitude(max_sparsity=1.0, moving=False)

@@ -59,6 +59,7 @@ def test_sparsity_of_each_epoch(arguments, epochs, expected):
     assert history["sparsity"][-1] == 0.5 and zeros(model) == [60, 30]
 
 
+@pytest.mark.filterwarnings("ignore:The default ramp of a run of one epoch")
 @pytest.mark.parametrize(
     ("given", "epochs", "meant"),
     [

@@ -100,6 +100,7 @@ def test_an_interrupted_ramp_resumes_where_it_was(allocation, arguments, tmp_pat
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.filterwarnings("ignore:Training was stopped before")
 def test_an_interrupted_default_run_resumes_its_sparsity(tmp_path):
     interrupted = compiled()
     schedule = {"warmup_epochs": 1, "ramp_epochs": 4}
@@ -144,6 +145,7 @@ def test_backup_and_restore(first, tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.filterwarnings("ignore:Training was stopped before")
 @pytest.mark.parametrize("allocation", ["global", "lamp"])
 def test_a_ramp_that_begins_again_takes_nothing_back(allocation):
     model = compiled(0.5, allocation=allocation)
