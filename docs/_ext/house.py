@@ -18,7 +18,7 @@ _WIDTH, _ROW, _GAP = 960, 76, 12
 _WINGS = {
     "#fdebd0": "masks scheduling allocation modes methods layers channels pruned",
     "#d6eaf8": "rewrites tflite targets export",
-    "#e5e8e8": "models version",
+    "#e5e8e8": "models configs version",
     "#e8f8f5": "prune strip report callbacks at_target plot",
 }
 

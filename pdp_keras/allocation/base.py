@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from pdp_keras.configs import shown
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightInfo:
@@ -56,12 +58,12 @@ def check_sparsity(sparsity: Any, name: str = "sparsity") -> float:
     """
     try:
         value = float(sparsity)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if isinstance(sparsity, bool | str) or not 0 <= value < 1:
         raise ValueError(
             f"{name} must be a number in [0, 1): the fraction of zeros. "
-            f"Received: {name}={sparsity!r}"
+            f"Received: {name}={shown(sparsity)}"
         )
     return value
 

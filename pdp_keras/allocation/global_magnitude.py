@@ -9,6 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pdp_keras.allocation.base import WeightInfo, count_zeros
+from pdp_keras.configs import FLAG, FRACTION, Rule, argument, look_up, require_rules
+
+_LIMIT = Rule(
+    "a number in [0, 1], or None", lambda value: value is None or FRACTION.holds(value)
+)
+_MOVING = Rule("a bool, or None", lambda value: value is None or FLAG.holds(value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +44,13 @@ class GlobalMagnitude:
     >>> pruned = pdp_keras.prune_model(model, 0.8, allocation=lamp)
     """
 
-    max_sparsity: float | None = None
-    moving: bool | None = None
+    max_sparsity: float | None = argument(_LIMIT, None)
+    moving: bool | None = argument(_MOVING, None)
     score: str = "magnitude"
 
     def __post_init__(self) -> None:
-        if self.max_sparsity is not None and not 0 <= self.max_sparsity <= 1:
-            raise ValueError(
-                "max_sparsity must be a number in [0, 1], or None. "
-                f"Received: max_sparsity={self.max_sparsity!r}"
-            )
-        if self.score not in _SCORES:
-            raise ValueError(
-                f"score must be one of {sorted(_SCORES)}. "
-                f"Received: score={self.score!r}"
-            )
+        require_rules(self)
+        look_up(_SCORES, "score", self.score)
 
     def __call__(self, weights: Sequence[WeightInfo], sparsity: float) -> list[int]:
         """Zeros of each weight; they add up to round(sparsity * all)."""

@@ -10,6 +10,7 @@ from pdp_keras.allocation.base import Allocation
 from pdp_keras.allocation.fixed import erk, uniform
 from pdp_keras.allocation.given import CallableAllocation, MappingAllocation
 from pdp_keras.allocation.global_magnitude import GlobalMagnitude
+from pdp_keras.configs import fill, shown
 
 _ALLOCATIONS: dict[str, Allocation] = {
     "global": GlobalMagnitude(),
@@ -38,7 +39,7 @@ def get(allocation: Any) -> Allocation:
             return _ALLOCATIONS[allocation]
         raise ValueError(
             f"allocation must be one of {sorted(_ALLOCATIONS)}, a mapping or a "
-            f"callable. Received: allocation={allocation!r}"
+            f"callable. Received: allocation={shown(allocation)}"
         )
     if isinstance(allocation, GlobalMagnitude):
         return allocation
@@ -48,7 +49,7 @@ def get(allocation: Any) -> Allocation:
         return CallableAllocation(allocation)
     raise TypeError(
         f"allocation must be one of {sorted(_ALLOCATIONS)}, a mapping or a callable. "
-        f"Received: allocation={allocation!r}"
+        f"Received: allocation={shown(allocation)}"
     )
 
 
@@ -64,17 +65,18 @@ def get_deferred(allocation: Any) -> GlobalMagnitude | None:
         ValueError: for anything else; only `prune_model` sees all layers.
     """
     if isinstance(allocation, dict) and "max_sparsity" in allocation:
-        return GlobalMagnitude(**allocation)
+        found: GlobalMagnitude = fill(GlobalMagnitude, "the allocation", allocation)
+        return found
     if isinstance(allocation, GlobalMagnitude):
         return allocation
     if allocation == "uniform":
         return None
-    found = _ALLOCATIONS.get(allocation) if isinstance(allocation, str) else None
-    if isinstance(found, GlobalMagnitude):
-        return found
+    named = _ALLOCATIONS.get(allocation) if isinstance(allocation, str) else None
+    if isinstance(named, GlobalMagnitude):
+        return named
     raise ValueError(
         "The allocation of a single wrapper must be 'uniform', 'global', 'lamp' or a "
-        f"GlobalMagnitude. Received: allocation={allocation!r}"
+        f"GlobalMagnitude. Received: allocation={shown(allocation)}"
     )
 
 

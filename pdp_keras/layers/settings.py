@@ -40,11 +40,14 @@ class MaskSettings:
         """
         resolved_mode, resolved_method = modes.get(mode), methods.get(method)
         methods.require_mode(resolved_method, resolved_mode)
+        deferred = allocations.get_deferred(allocation)
+        if deferred is not None:
+            resolved_mode.require_allocated(allocation)
         return cls(
             resolved_mode,
             resolved_method,
             methods.resolve_temperature(resolved_method, resolved_mode, temperature),
-            allocations.get_deferred(allocation),
+            deferred,
         )
 
     def get_config(self) -> dict[str, Any]:

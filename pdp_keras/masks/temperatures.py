@@ -16,14 +16,12 @@ from typing import Any
 
 from keras import ops
 
+from pdp_keras.configs import FINITE, make, number, shown
+
 Tensor = Any
 
 
-def _require_positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(
-            f"{name} must be a positive, finite number. Received: {name}={value!r}"
-        )
+_POSITIVE = number("a positive, finite number", lambda value: value > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,7 @@ class AbsoluteTemperature:
     value: float
 
     def __post_init__(self) -> None:
-        _require_positive("temperature", self.value)
+        _POSITIVE.require("temperature", self.value)
 
     def width(self, threshold: Tensor) -> Tensor:
         """sqrt(tau) as a tensor of the shape of `threshold`."""
@@ -65,7 +63,7 @@ class RelativeTemperature:
     factor: float
 
     def __post_init__(self) -> None:
-        _require_positive("factor", self.factor)
+        _POSITIVE.require("factor", self.factor)
 
     def width(self, threshold: Tensor) -> Tensor:
         """sqrt(tau) as a tensor of the shape of `threshold`."""
@@ -102,9 +100,11 @@ def get(temperature: float | Temperature | dict[str, Any] | None) -> Temperature
     if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real):
         raise TypeError(
             "temperature must be a positive number, a RelativeTemperature or an "
-            f"AbsoluteTemperature. Received: temperature={temperature!r}"
+            f"AbsoluteTemperature. Received: temperature={shown(temperature)}"
         )
-    return AbsoluteTemperature(float(temperature))
+    # An int may be larger than every float; that one is refused as it is.
+    is_finite = FINITE.holds(temperature)
+    return AbsoluteTemperature(float(temperature) if is_finite else temperature)
 
 
 def serialize(temperature: Temperature) -> dict[str, Any]:
@@ -114,11 +114,10 @@ def serialize(temperature: Temperature) -> dict[str, Any]:
 
 
 def deserialize(config: dict[str, Any]) -> Temperature:
-    """The inverse of `serialize`."""
-    arguments = dict(config)
-    kind = arguments.pop("kind", None)
-    if kind not in _KINDS:
-        raise ValueError(
-            f"kind must be one of {sorted(_KINDS)}. Received: kind={kind!r}"
-        )
-    return _KINDS[kind](**arguments)
+    """The inverse of `serialize`.
+
+    Raises:
+        ValueError: unless it is such a dict.
+    """
+    temperature: Temperature = make(_KINDS, "the temperature", config, "kind")
+    return temperature

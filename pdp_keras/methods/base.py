@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from pdp_keras.configs import require_rules
 from pdp_keras.scheduling import RAMPS, Moment
 
 Tensor = Any
@@ -117,6 +118,9 @@ class Method(abc.ABC):
     """Base class: a small immutable object; state is in variables of the wrapper.
 
     Subclasses are frozen dataclasses: their arguments are their config.
+
+    Raises:
+        ValueError: for an argument that breaks its rule.
     """
 
     name: ClassVar[str]
@@ -150,6 +154,9 @@ class Method(abc.ABC):
     # and whether its extra `gradient` takes the squared norm of the gradient of all
     # weights that read a unit.
     notes_gradients: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require_rules(self)
 
     def extras(self) -> dict[str, Extra]:
         """The variables that it keeps beside each kernel (or group), by name."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pdp_keras.configs import FRACTION, POSITIVE_INTEGER, argument
 from pdp_keras.masks import read_integer
 from pdp_keras.methods.rigl import Regrowing, exchange
 from pdp_keras.methods.stored_mask import kept_magnitudes, smallest
@@ -40,9 +41,9 @@ class GraNet(Regrowing):
     >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
-    exchanged: float = 0.5
-    exchanged_last: float = 0.005
-    frequency: int = 100
+    exchanged: float = argument(FRACTION, 0.5)
+    exchanged_last: float = argument(FRACTION, 0.005)
+    frequency: int = argument(POSITIVE_INTEGER, 100)
 
     name = "granet"
 

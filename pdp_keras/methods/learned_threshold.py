@@ -8,6 +8,7 @@ from typing import Any
 
 from keras import ops
 
+from pdp_keras.configs import FINITE, NOT_NEGATIVE, argument
 from pdp_keras.masks import read, with_gradient
 from pdp_keras.methods.base import Extra, Method, Tensor, Weight
 
@@ -35,8 +36,8 @@ class STR(Method):
     >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
-    initial: float = -6.0
-    decay: float = 1e-2
+    initial: float = argument(FINITE, -6.0)
+    decay: float = argument(NOT_NEGATIVE, 1e-2)
 
     name = "str"
     learns_sparsity = sets_zeros = True

@@ -8,10 +8,16 @@ from typing import Any
 
 from keras import ops
 
+from pdp_keras.configs import NOT_NEGATIVE, argument, number
 from pdp_keras.masks import read, smallest
 from pdp_keras.methods.base import Extra, Tensor, Weight
 from pdp_keras.methods.learned_scores import LearnedScores
 from pdp_keras.scheduling import Moment
+
+_THRESHOLD = number(
+    "in (0, 0.5): scores start at 0, whose sigmoid is 0.5",
+    lambda value: 0 < value < 0.5,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +71,11 @@ class SoftMovement(LearnedScores):
     >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
-    force: float = 400.0
-    threshold: float = 0.1
+    force: float = argument(NOT_NEGATIVE, 400.0)
+    threshold: float = argument(_THRESHOLD, 0.1)
 
     name = "soft_movement"
     learns_sparsity = sets_zeros = True
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold < 0.5:
-            raise ValueError(
-                "threshold must be in (0, 0.5): scores start at 0, whose sigmoid is "
-                f"0.5. Received: threshold={self.threshold!r}"
-            )
 
     def extras(self) -> dict[str, Extra]:
         """Scores, how far the ramp has come, and the force on each score."""

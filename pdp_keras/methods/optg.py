@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from pdp_keras.configs import NOT_NEGATIVE, argument
 from pdp_keras.masks import read, read_integer
 from pdp_keras.methods.base import Extra, Tensor, Weight
 from pdp_keras.methods.learned_scores import LearnedScores
@@ -40,7 +41,7 @@ class OptG(LearnedScores):
     >>> pruned = pdp_keras.prune_model(model, 0.9, method="optg")
     """
 
-    steepness: float = 20.0
+    steepness: float = argument(NOT_NEGATIVE, 20.0)
 
     name = "optg"
     reallocates = True
@@ -95,4 +96,5 @@ class OptG(LearnedScores):
         return straight * ops.convert_to_tensor(weight.extras["rate"])
 
     def _rate(self, moment: Moment) -> float:
-        return 1 / (1 + math.exp(-self.steepness * (moment.progress - 0.5)))
+        # The sigmoid; its exponential would overflow where the slope is steep.
+        return 0.5 + 0.5 * math.tanh(0.5 * self.steepness * (moment.progress - 0.5))

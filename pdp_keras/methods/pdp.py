@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from keras import ops
 
+from pdp_keras.configs import POSITIVE, Rule, argument
 from pdp_keras.masks import AbsoluteTemperature
 from pdp_keras.methods.base import Method, Tensor, Weight
+
+_GAIN = Rule(
+    "a positive number, or None",
+    lambda value: value is None or value == math.inf or POSITIVE.holds(value),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +50,11 @@ class PDP(Method):
     >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
-    max_gain: float | None = 1.0
+    max_gain: float | None = argument(_GAIN, 1.0)
 
     name = "pdp"
     modes = ("unstructured", "nm", "channel")
     is_soft = True
-
-    def __post_init__(self) -> None:
-        if self.max_gain is not None and not self.max_gain > 0:
-            raise ValueError(
-                "max_gain must be a positive number, or None. "
-                f"Received: max_gain={self.max_gain!r}"
-            )
 
     def default_allocation(self, mode: Any) -> str:
         """By LAMP, which no layer can lose all of its weights to."""
@@ -86,7 +86,7 @@ class PaperPDP(PDP):
     >>> pruned = pdp_keras.prune_model(model, 0.9, method="pdp_paper")
     """
 
-    max_gain: float | None = None
+    max_gain: float | None = argument(_GAIN, None)
 
     name = "pdp_paper"
     ramp = "linear"

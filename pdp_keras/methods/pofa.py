@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from pdp_keras.configs import POSITIVE_INTEGER, argument
 from pdp_keras.masks import read_integer
 from pdp_keras.methods.stored_mask import StoredMask, kept_magnitudes, smallest
 from pdp_keras.scheduling import Moment
@@ -33,7 +34,7 @@ class POFA(StoredMask):
     >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
-    frequency: int = 100
+    frequency: int = argument(POSITIVE_INTEGER, 100)
 
     name = "pofa"
     reallocates = False

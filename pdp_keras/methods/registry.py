@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from pdp_keras.configs import make, shown
 from pdp_keras.masks import temperatures
 from pdp_keras.methods.acdc import ACDC
 from pdp_keras.methods.base import Method
@@ -74,7 +75,7 @@ def get(method: str | Method | dict[str, Any]) -> Method:
     error = ValueError if isinstance(method, str) else TypeError
     raise error(
         f"method must be one of {sorted(METHODS)} or a method object. "
-        f"Received: {method=}"
+        f"Received: method={shown(method)}"
     )
 
 
@@ -102,7 +103,7 @@ def resolve_temperature(
     if temperature is not None and not method.is_soft:
         raise ValueError(
             "Only a soft mask has a temperature; leave it out. "
-            f"Received: temperature={temperature!r}, method={method.name!r}"
+            f"Received: temperature={shown(temperature)}, method={method.name!r}"
         )
     given = method.default_temperature if temperature is None else temperature
     return mode.resolve_temperature(given)
@@ -115,11 +116,10 @@ def serialize(method: Method) -> dict[str, Any]:
 
 
 def deserialize(config: dict[str, Any]) -> Method:
-    """The inverse of `serialize`."""
-    arguments = dict(config)
-    name = arguments.pop("name", None)
-    if name not in METHODS:
-        raise ValueError(
-            f"name must be one of {sorted(METHODS)}. Received: name={name!r}"
-        )
-    return METHODS[name](**arguments)
+    """The inverse of `serialize`.
+
+    Raises:
+        ValueError: unless it is such a dict.
+    """
+    method: Method = make(METHODS, "the method", config)
+    return method

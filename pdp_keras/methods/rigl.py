@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from pdp_keras.configs import COUNT, FRACTION, POSITIVE_INTEGER, argument, number
 from pdp_keras.masks import masked_noting, read, read_integer
 from pdp_keras.methods.base import Extra, Tensor, Weight
 from pdp_keras.methods.stored_mask import StoredMask, forget_momentum, smallest
 from pdp_keras.scheduling import Moment
+
+_PART = number("a number in (0, 1]", lambda value: 0 < value <= 1)
 
 
 class Regrowing(StoredMask):
@@ -67,10 +70,10 @@ class RigL(Regrowing):
     >>> pruned = pdp_keras.prune_model(model, 0.9, method=method)
     """
 
-    exchanged: float = 0.3
-    frequency: int = 100
-    until: float = 0.75
-    seed: int = 0
+    exchanged: float = argument(FRACTION, 0.3)
+    frequency: int = argument(POSITIVE_INTEGER, 100)
+    until: float = argument(_PART, 0.75)
+    seed: int = argument(COUNT, 0)
 
     name = "rigl"
     reallocates = False

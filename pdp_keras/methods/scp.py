@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from pdp_keras.configs import POSITIVE, argument
 from pdp_keras.masks import midpoint_threshold, read, sum_by_unit
 from pdp_keras.methods.base import Extra, Group, Tensor
 from pdp_keras.methods.channel_method import ChannelMethod
@@ -74,23 +75,15 @@ class SCP(ChannelMethod):
     >>> pruned = pdp_keras.prune_model(model, 0.5, mode="channel", method="scp")
     """
 
-    force: float = 0.1
-    softness: float = 0.5
-    sharpness: float = 10.0
+    force: float = argument(POSITIVE, 0.1)
+    softness: float = argument(POSITIVE, 0.5)
+    sharpness: float = argument(POSITIVE, 10.0)
 
     name = "scp"
     goes_by_step = False
     reallocates = True
     needs_gates = True
     draws = True
-
-    def __post_init__(self) -> None:
-        for name in ("force", "softness", "sharpness"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(
-                    f"{name} must be a positive number. Received: {name}={value!r}"
-                )
 
     def extras(self) -> dict[str, Extra]:
         """The noise of the step, log(u / (1 - u))."""

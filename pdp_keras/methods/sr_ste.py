@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import ops
 
+from pdp_keras.configs import NOT_NEGATIVE, argument
 from pdp_keras.masks import with_gradient
 from pdp_keras.methods.base import Tensor, Weight
 from pdp_keras.methods.dnw import DNW
@@ -31,15 +32,9 @@ class SRSTE(DNW):
     >>> pruned = pdp_keras.prune_model(model, mode="2:4", method="sr_ste")
     """
 
-    decay: float = 2e-4
+    decay: float = argument(NOT_NEGATIVE, 2e-4)
 
     name = "sr_ste"
-
-    def __post_init__(self) -> None:
-        if not self.decay >= 0:
-            raise ValueError(
-                f"decay must be a number >= 0. Received: decay={self.decay!r}"
-            )
 
     def masked(self, weight: Weight) -> Tensor:
         """The weights with the smallest of them set to 0."""

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
+from pdp_keras.configs import make, shown
 from pdp_keras.modes.base import Mode
 from pdp_keras.modes.channel import Channel
 from pdp_keras.modes.n_of_m import NM
@@ -35,13 +36,15 @@ def get(mode: str | Mode | dict[str, Any]) -> Mode:
     if isinstance(mode, dict):
         return deserialize(mode)
     if isinstance(mode, str):
-        counts = re.fullmatch(r"(\d+):(\d+)", mode)
+        counts = re.fullmatch(r"(\d{1,18}):(\d{1,18})", mode)
         if counts:
             return NM(*map(int, counts.groups()))
         if mode in _MODES and mode != NM.name:
             return _MODES[mode]()
     error = ValueError if isinstance(mode, str) else TypeError
-    raise error(f"mode must be one of {_NAMES} or a mode object. Received: {mode=}")
+    raise error(
+        f"mode must be one of {_NAMES} or a mode object. Received: mode={shown(mode)}"
+    )
 
 
 def serialize(mode: Mode) -> dict[str, Any]:
@@ -51,11 +54,10 @@ def serialize(mode: Mode) -> dict[str, Any]:
 
 
 def deserialize(config: dict[str, Any]) -> Mode:
-    """The inverse of `serialize`."""
-    arguments = dict(config)
-    name = arguments.pop("name", None)
-    if name not in _MODES:
-        raise ValueError(
-            f"name must be one of {sorted(_MODES)}. Received: name={name!r}"
-        )
-    return _MODES[name](**arguments)
+    """The inverse of `serialize`.
+
+    Raises:
+        ValueError: unless it is such a dict.
+    """
+    mode: Mode = make(_MODES, "the mode", config)
+    return mode

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from pdp_keras.configs import argument, number, require_rules
+
 RAMPS: dict[str, Callable[[float], float]] = {
     "linear": lambda position: position,
     "cubic": lambda position: 1 - (1 - position) ** 3,
@@ -24,6 +26,10 @@ The cubic one is that of gradual magnitude pruning (Zhu and Gupta, arXiv:1710.01
 # them on three networks, at three sparsities and with two optimizers.
 WARMUP_PART = 0.1
 RAMP_PART = 0.4
+
+_WARMUP = number("a finite number >= 0", lambda value: value >= 0)
+_RAMP = number("a finite number > 0", lambda value: value > 0)
+_FINAL = number("in (0, 1]", lambda value: 0 < value <= 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,20 +52,11 @@ class LinearRamp:
     [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
-    warmup_epochs: float
-    ramp_epochs: float
+    warmup_epochs: float = argument(_WARMUP)
+    ramp_epochs: float = argument(_RAMP)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.warmup_epochs) and self.warmup_epochs >= 0):
-            raise ValueError(
-                "warmup_epochs must be a finite number >= 0. "
-                f"Received: warmup_epochs={self.warmup_epochs!r}"
-            )
-        if not (math.isfinite(self.ramp_epochs) and self.ramp_epochs > 0):
-            raise ValueError(
-                "ramp_epochs must be a finite number > 0. "
-                f"Received: ramp_epochs={self.ramp_epochs!r}"
-            )
+        require_rules(self)
 
     def __call__(self, epochs_done: float) -> float:
         """The fraction that holds at the end of this many epochs."""
@@ -173,11 +170,7 @@ class TemperatureFall:
     final: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.final <= 1:
-            raise ValueError(
-                "final_temperature must be in (0, 1]. "
-                f"Received: final_temperature={self.final!r}"
-            )
+        _FINAL.require("final_temperature", self.final)
 
     def __call__(self, position: float) -> float:
         """The fraction of the temperature at a position."""

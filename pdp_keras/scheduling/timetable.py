@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
+from pdp_keras.configs import FINITE, Rule, look_up, number, sequence_of, shown
 from pdp_keras.scheduling.schedules import (
     RAMP_PART,
     RAMPS,
@@ -14,6 +14,13 @@ from pdp_keras.scheduling.schedules import (
     LinearRamp,
     StepSchedule,
     TemperatureFall,
+)
+
+_EPSILON = number("in (0, 1]", lambda value: 0 < value <= 1)
+_PAIR = sequence_of(FINITE, "two numbers")
+_FALL = Rule(
+    "(begin, end) with 0 <= begin < end, in ramps",
+    lambda value: _PAIR.holds(value) and len(value) == 2 and 0 <= value[0] < value[1],
 )
 
 
@@ -40,12 +47,11 @@ class Timetable:
     def __post_init__(self) -> None:
         if self.update not in ("epoch", "step", None):
             raise ValueError(
-                f"update must be 'epoch' or 'step'. Received: update={self.update!r}"
+                "update must be 'epoch' or 'step'. "
+                f"Received: update={shown(self.update)}"
             )
-        if self.ramp is not None and self.ramp not in RAMPS:
-            raise ValueError(
-                f"ramp must be one of {sorted(RAMPS)}. Received: ramp={self.ramp!r}"
-            )
+        if self.ramp is not None:
+            look_up(RAMPS, "ramp", self.ramp)
         if self.ramp is not None and self.schedule is not None:
             raise ValueError(
                 "ramp belongs to ramp_epochs or epsilon; a schedule has its own shape. "
@@ -53,13 +59,8 @@ class Timetable:
             )
         self._check_ways()
         self.schedule_for(epochs=1)
-        if self.fall is not None and not (
-            len(self.fall) == 2 and 0 <= self.fall[0] < self.fall[1] < math.inf
-        ):
-            raise ValueError(
-                "fall must be (begin, end) with 0 <= begin < end, in ramps. "
-                f"Received: fall={self.fall!r}"
-            )
+        if self.fall is not None:
+            _FALL.require("fall", self.fall)
         if self.final_temperature is not None:
             TemperatureFall(0, 1, self.final_temperature)
 
@@ -80,7 +81,7 @@ class Timetable:
             if warmup_epochs is None:
                 warmup_epochs = WARMUP_PART * epochs
             ramp_epochs = RAMP_PART * epochs
-        return LinearRamp(warmup_epochs or 0, ramp_epochs)
+        return LinearRamp(0 if warmup_epochs is None else warmup_epochs, ramp_epochs)
 
     def goes_by_step(self, method_does: bool, steps_per_epoch: int | None) -> bool:
         """Whether something may change before every step, or every epoch only.
@@ -117,11 +118,8 @@ class Timetable:
                 "by itself. Received: "
                 f"warmup_epochs={self.warmup_epochs} and schedule={self.schedule!r}"
             )
-        epsilon = self.epsilon
-        if epsilon is not None and not (math.isfinite(epsilon) and 0 < epsilon <= 1):
-            raise ValueError(
-                f"epsilon must be in (0, 1]. Received: epsilon={epsilon!r}"
-            )
+        if self.epsilon is not None:
+            _EPSILON.require("epsilon", self.epsilon)
 
 
 def check_end(

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from pdp_keras.configs import shown
 from pdp_keras.rewrites import Rewritten, rewrite_for_xnnpack
 from pdp_keras.targets.ethos_u import check_ethos_u
 from pdp_keras.targets.generic import check_generic
@@ -74,6 +75,6 @@ def get(target: Any) -> Target:
     """
     if not isinstance(target, str) or target not in TARGETS:
         raise ValueError(
-            f"`target` must be one of {list(TARGETS)}. Received: target={target!r}"
+            f"`target` must be one of {list(TARGETS)}. Received: target={shown(target)}"
         )
     return TARGETS[target]

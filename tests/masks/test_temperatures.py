@@ -123,6 +123,21 @@ ERRORS = {
         ValueError,
         "factor=-2",
     ),
+    "no-number": (
+        lambda: temperatures.get({"kind": "relative", "factor": "1"}),
+        ValueError,
+        "factor='1'",
+    ),
+    "kind-is-a-list": (
+        lambda: temperatures.get({"kind": ["relative"], "factor": 1}),
+        ValueError,
+        "kind=['relative']",
+    ),
+    "huge": (
+        lambda: temperatures.get(10**309),
+        ValueError,
+        "temperature=100000000000000000...0000000000000000000",
+    ),
 }
 
 

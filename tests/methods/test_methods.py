@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import models
@@ -118,6 +119,72 @@ def test_errors_list_the_names_and_what_was_received(method, error):
 def test_errors_of_a_config(config):
     message = rf"name must be one of .*'rigl'.*Received: name={config.get('name')!r}$"
     with pytest.raises(ValueError, match=message):
+        methods.get(config)
+
+
+# Every argument of every method, what it must be, and what it is not.
+FRACTION = "a number in [0, 1]"
+POSITIVE = "a positive number"
+NOT_NEGATIVE = "a number >= 0"
+ARGUMENTS = {
+    ("pdp", "max_gain"): ("a positive number, or None", [0, "1", True, [1]]),
+    ("pdp_paper", "max_gain"): ("a positive number, or None", [-1.0, math.nan]),
+    ("str", "initial"): ("a finite number", [math.nan, math.inf, "-6", None]),
+    ("str", "decay"): (NOT_NEGATIVE, [-0.01, math.nan, "0.01", None]),
+    ("optg", "steepness"): (NOT_NEGATIVE, [-1, math.inf, "20", None]),
+    ("granet", "exchanged"): (FRACTION, [5, -0.1, math.nan, "0.5", None, True]),
+    ("granet", "exchanged_last"): (FRACTION, [5, "0.5"]),
+    ("granet", "frequency"): ("a positive integer", [0, -1, 1.5, "100", True]),
+    ("rigl", "exchanged"): (FRACTION, [1.1, math.nan, "0.3", None, {}]),
+    ("rigl", "frequency"): ("a positive integer", [0, -1, 1.5, None]),
+    ("rigl", "until"): ("a number in (0, 1]", [0, 2, math.nan, "0.75"]),
+    ("rigl", "seed"): ("an integer >= 0", [-1, 0.5, "0", None, True]),
+    ("soft_movement", "force"): (NOT_NEGATIVE, [-1, math.inf, "400"]),
+    ("soft_movement", "threshold"): (
+        "in (0, 0.5): scores start at 0, whose sigmoid is 0.5",
+        [0.5, 0, math.nan, "0.1", None],
+    ),
+    ("pofa", "frequency"): ("a positive integer", [0, -1, 1.5, "100"]),
+    ("sr_ste", "decay"): (NOT_NEGATIVE, [-1, math.inf, "0.1", None]),
+    ("scp", "force"): (POSITIVE, [0, math.nan, "0.1", None]),
+    ("scp", "softness"): (POSITIVE, [0, -1, "0.5"]),
+    ("scp", "sharpness"): (POSITIVE, [0, math.inf, True]),
+}
+
+
+def test_every_argument_has_a_rule():
+    arguments = {
+        (name, field.name)
+        for name, method in methods.METHODS.items()
+        for field in dataclasses.fields(method)
+    }
+    assert arguments == ARGUMENTS.keys()
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_arguments_are_checked_when_a_method_is_made(name, argument):
+    rule, values = ARGUMENTS[name, argument]
+    for value in values:
+        message = f"{argument} must be {rule}. Received: {argument}={value!r}"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            methods.get({"name": name, argument: value})
+
+
+# What looks like a name, and what Python or Keras could import.
+STRANGE = {
+    "dotted": ({"name": "os.system"}, "name='os.system'"),
+    "a list": ({"name": ["rigl"]}, "name=['rigl']"),
+    "an object": (
+        {"module": "os", "class_name": "system", "config": {"command": "true"}},
+        "name=None",
+    ),
+    "extra": ({"name": "pofa", "cmd": "true"}, "['frequency'] only. Received: ['cmd']"),
+}
+
+
+@pytest.mark.parametrize(("config", "received"), STRANGE.values(), ids=STRANGE)
+def test_names_are_looked_up_and_never_imported(config, received):
+    with pytest.raises(ValueError, match=f"{re.escape(received)}$"):
         methods.get(config)
 
 

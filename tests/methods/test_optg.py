@@ -35,6 +35,7 @@ def test_fraction():
     assert by_epoch == pytest.approx(FRACTIONS)
     assert by_step == pytest.approx(FRACTIONS)
     assert OptG(steepness=0.0).fraction(at_epoch(3), "cubic") == 0.5
+    assert OptG(steepness=1e300).fraction(at_epoch(3)) == 0
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 9, 10, 11, 100])

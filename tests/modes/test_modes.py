@@ -76,6 +76,9 @@ ERRORS = {
     "class": (NM, TypeError, f"mode={NM!r}"),
     "dict": ({"name": "blocks"}, ValueError, "name='blocks'"),
     "empty-dict": ({}, ValueError, "name=None"),
+    "name-is-a-list": ({"name": ["nm"]}, ValueError, "name=['nm']"),
+    "dotted": ({"name": "os.system"}, ValueError, "name='os.system'"),
+    "long": ("1:" + "9" * 10**4, ValueError, f"mode='1:{'9' * 95}...{'9' * 98}'"),
 }
 
 

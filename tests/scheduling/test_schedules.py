@@ -92,6 +92,10 @@ RAMP_ERRORS = {
     "negative-ramp": ((0, -5), "ramp_epochs", "-5"),
     "infinite-ramp": ((0, np.inf), "ramp_epochs", "inf"),
     "nan-ramp": ((0, np.nan), "ramp_epochs", "nan"),
+    "text": (("2", 5), "warmup_epochs", "'2'"),
+    "none": ((0, None), "ramp_epochs", "None"),
+    "bool": ((True, 5), "warmup_epochs", "True"),
+    "list": (([], 5), "warmup_epochs", r"\[\]"),
 }
 
 
