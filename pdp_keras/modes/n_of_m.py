@@ -154,6 +154,8 @@ class NM(Mode):
         absolute = ops.cast(ops.stop_gradient(ops.abs(weights)), "float32")
         magnitudes = view.split(absolute, _PADDING)
         zeros = ops.cast(zeros, "int32")
+        if view.length <= self.n:
+            return weights
         losers = self._losers(magnitudes)
         pruned = ops.cond(
             zeros >= self._most_zeros(view),
@@ -169,6 +171,8 @@ class NM(Mode):
         self, magnitudes: Tensor, zeros: Tensor, view: _GroupView
     ) -> Tensor:
         shape = (*magnitudes.shape[:2], 1, magnitudes.shape[3])
+        if view.length <= self.n:
+            return ops.zeros(shape, dtype="float32")
         most = max(1, self._most_zeros(view))
         fraction = ops.minimum(1.0, ops.cast(zeros, "float32") / most)
 
@@ -185,16 +189,17 @@ class NM(Mode):
 
     def neighbours(self, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
         """The n-th and the (n+1)-th largest of each group."""
-        if self.m > _MOST_COMPARED:
+        m = magnitudes.shape[2]
+        if m > _MOST_COMPARED:
             ordered = ops.sort(magnitudes, axis=2)  # rising
-            lost = self.m - self.n - 1
+            lost = m - self.n - 1
             return ordered[:, :, lost + 1 : lost + 2], ordered[:, :, lost : lost + 1]
         members = ops.unstack(magnitudes, axis=2)
         # From the side that is nearer: the n + 1 largest or the m - n + 1 smallest.
-        if self.n + 1 <= self.m - self.n + 1:
+        if self.n + 1 <= m - self.n + 1:
             *_, kept, lost = _extremes(members, self.n + 1, ops.maximum, ops.minimum)
         else:
-            count = self.m - self.n + 1
+            count = m - self.n + 1
             *_, lost, kept = _extremes(members, count, ops.minimum, ops.maximum)
         return ops.expand_dims(kept, 2), ops.expand_dims(lost, 2)
 
@@ -204,12 +209,13 @@ class NM(Mode):
         What fills up a tail is not marked.
         """
         is_weight = magnitudes >= 0
-        if self.m > _MOST_COMPARED:
+        m = magnitudes.shape[2]
+        if m > _MOST_COMPARED:
             rank = ops.argsort(ops.argsort(magnitudes, axis=2), axis=2)
-            return ops.logical_and(rank < self.m - self.n, is_weight)
+            return ops.logical_and(rank < m - self.n, is_weight)
         members = ops.unstack(magnitudes, axis=2)
-        beaten: list[Any] = [0] * self.m
-        for later in range(self.m):
+        beaten: list[Any] = [0] * m
+        for later in range(m):
             for earlier in range(later):
                 wins = ops.cast(members[later] >= members[earlier], "int32")
                 beaten[earlier] = beaten[earlier] + wins
@@ -261,6 +267,8 @@ class _GroupView:
         # Only an unusual einsum has other axes between its input axes.
         self.order = (*before, *inputs, *after)
         self.length = math.prod(shape[axis] for axis in inputs)
+        # No more than the axis has, or an M of a billion would take as much memory.
+        m = min(m, max(1, self.length))
         self.tail = self.length % m
         self.padding = -self.length % m
         self.flat = (

@@ -44,6 +44,8 @@ KERNEL_SHAPES = {
     "1:2": ((5, 3), MATRIX, 1, 2),
     "13:16": ((31, 2), MATRIX, 13, 16),
     "sorted": ((35, 2), MATRIX, 3, 17),
+    "shorter-than-m": ((7, 3), MATRIX, 3, 17),
+    "m-of-a-billion": ((20, 2), MATRIX, 3, 10**9),
     "convolution": ((2, 2, 6, 3), KernelAxes((2,), (3,)), 2, 4),
     "transposed": ((2, 3, 6), KernelAxes((2,), (1,)), 2, 4),
     "attention-output": ((2, 3, 5), KernelAxes((0, 1), (2,)), 2, 4),
@@ -233,6 +235,15 @@ def test_comparisons_and_sorts_agree(n, monkeypatch):
         )
     for compared, ordered in zip(*answers, strict=True):
         np.testing.assert_array_equal(compared, ordered)
+
+
+@pytest.mark.parametrize("zeros", (0, 5))
+def test_an_axis_of_no_more_than_n_loses_nothing(zeros):
+    """Nor does a group of a billion take more memory than the axis."""
+    mode = NM(10**9 - 1, 10**9)
+    kernel = RNG.normal(size=(8, 3)).astype("float32")
+    np.testing.assert_array_equal(masked(mode, kernel, zeros, MATRIX), kernel)
+    assert mode.threshold(kernel, tf.constant(zeros), MATRIX).shape == (1, 1, 1, 3)
 
 
 @pytest.mark.parametrize("dtype", ("float16", "bfloat16"))
