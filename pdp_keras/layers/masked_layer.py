@@ -12,6 +12,7 @@ import keras
 from keras import ops, tree
 from keras.src.backend.common import global_state
 
+from pdp_keras.configs import require_keys, shown
 from pdp_keras.models import compiled_functions, untraced
 
 Tensor = Any
@@ -56,7 +57,7 @@ class MaskedLayer(keras.layers.Wrapper):
             )
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(
-                f"layer must be a keras.layers.Layer. Received: layer={layer!r}"
+                f"layer must be a keras.layers.Layer. Received: layer={shown(layer)}"
             )
         kwargs.setdefault("name", layer.name)
         kwargs.setdefault("dtype", layer.dtype_policy)
@@ -127,12 +128,27 @@ class MaskedLayer(keras.layers.Wrapper):
             self.has_state = True
         self.built = True
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """The inverse of `get_config`, after Keras has serialized it.
+
+        Raises:
+            ValueError: if it is none of this class.
+        """
+        require_keys(f"a {cls.__name__}", config, ("layer",))
+        # Keras takes the layer out of the dict.
+        return super().from_config(dict(config), custom_objects)
+
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Rebuilds after loading: the layer from its own build config.
 
         A layer without a `build` of its own is built by its first call, and so is
         the wrapper then.
+
+        Raises:
+            ValueError: if it is no dict.
         """
+        require_keys(f"the build of {self.name!r}", config)
         builds_itself = not getattr(type(self.layer).build, "_is_default", False)
         if config.get("layer") and builds_itself and not self.layer.built:
             self.layer.build_from_config(config["layer"])

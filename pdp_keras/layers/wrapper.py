@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from pdp_keras import allocation as allocations
+from pdp_keras.configs import Rule, integer, sequence_of
 from pdp_keras.layers.counters import add_counter, add_extra, add_temperature_scale
 from pdp_keras.layers.masked_layer import MaskedLayer
 from pdp_keras.layers.pruned_weight import UNSET, PrunedWeight
@@ -18,6 +19,12 @@ from pdp_keras.models import Kernel, find_kernels
 from pdp_keras.modes import Mode
 
 Tensor = Any
+
+_INTEGERS = sequence_of(integer("an integer", lambda value: True), "integers")
+_INDICES = Rule(
+    "a list of integers, each once, or None",
+    lambda value: _INTEGERS.holds(value) and len(set(value)) == len(value),
+)
 
 
 @keras.saving.register_keras_serializable(package="pdp_keras")
@@ -86,11 +93,15 @@ class PDPWrapper(WithSettings, MaskedLayer):
         if isinstance(sparsity, list | tuple) and settings.mode.is_allocated:
             # An allocation may well prune the whole of a tiny kernel.
             checked = [
-                1.0 if value == 1 else allocations.check_sparsity(value)
+                1.0
+                if value == 1 and not isinstance(value, bool)
+                else allocations.check_sparsity(value)
                 for value in sparsity
             ]
         else:
             checked = settings.mode.resolve_sparsity(sparsity)
+        if weights is not None:
+            _INDICES.require("weights", weights)
         super().__init__(layer, **kwargs)
         self.sparsity = checked
         self.settings = settings
@@ -177,7 +188,13 @@ class PDPWrapper(WithSettings, MaskedLayer):
                 f"weights must index the {len(kernels)} kernels of the layer. "
                 f"Received: weights={self.weights_to_prune}"
             )
-        return [kernels[i] for i in self.weights_to_prune]
+        chosen = [kernels[i] for i in self.weights_to_prune]
+        if len(self._applicable(chosen)) < len(chosen):
+            raise ValueError(
+                "The mode must fit every kernel that weights names. Received: "
+                f"mode={self.mode}, weights={self.weights_to_prune}"
+            )
+        return chosen
 
     def _applicable(self, kernels: Sequence[Kernel]) -> list[Kernel]:
         reasons = [self.mode.reason_against(k.shape, k.axes) for k in kernels]
