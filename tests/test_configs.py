@@ -16,6 +16,7 @@ RULES = {
     "POSITIVE": ((1, 1e-300), (0, -1, NAN, math.inf, "1", [1], False)),
     "NOT_NEGATIVE": ((0, 0.5), (-1e-9, NAN, None, True, {})),
     "FRACTION": ((0, 1, 0.5), (5, -0.1, NAN, "0.5", True)),
+    "INTEGER": ((-1, 0, np.int32(3)), (0.0, "0", True, None, NAN)),
     "COUNT": ((0, 3, np.int64(3)), (-1, 1.0, "1", True, None)),
     "POSITIVE_INTEGER": ((1, 10**30), (0, 100.0, "100", True)),
     "FLAG": ((True, False), (0, 1, None, "true")),

@@ -19,6 +19,15 @@ from keras import ops
 from keras.src.backend.common import global_state
 
 from pdp_keras import allocation as allocations
+from pdp_keras.configs import (
+    COUNT,
+    FLAG,
+    POSITIVE_INTEGER,
+    TEXT,
+    TEXTS,
+    integer,
+    require_keys,
+)
 from pdp_keras.layers import (
     UNSET,
     Counted,
@@ -32,6 +41,8 @@ from pdp_keras.methods import Method
 from pdp_keras.modes import Channel, safe_sqrt
 
 Tensor = Any
+
+_TARGET = integer("an integer >= -1", lambda value: value >= -1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,6 +116,9 @@ class ChannelGroup(Counted, keras.layers.Layer):
         removable: whether stripping removes them; otherwise they stay as zeros.
         gates: how many BatchNormalizations may shut its channels; 0 where the method
             does not ask.
+
+    Raises:
+        ValueError: for arguments of another type, or out of range.
     """
 
     # Walks that look for kernels and weights of the user's pass through it.
@@ -128,18 +142,41 @@ class ChannelGroup(Counted, keras.layers.Layer):
         gates: int = 0,
         **kwargs: Any,
     ) -> None:
+        layer_paths = [] if layer_paths is None else layer_paths
+        for name, value, rule in (
+            ("label", label, TEXT),
+            ("units", units, POSITIVE_INTEGER),
+            ("makers", makers, POSITIVE_INTEGER),
+            ("channels_each", channels_each, POSITIVE_INTEGER),
+            ("target_zeros", target_zeros, _TARGET),
+            ("layer_paths", layer_paths, TEXTS),
+            ("removable", removable, FLAG),
+            ("gates", gates, COUNT),
+        ):
+            rule.require(name, value)
+        if target_zeros > units:
+            raise ValueError(
+                "target_zeros must not be more than there are units. "
+                f"Received: target_zeros={target_zeros}, units={units}"
+            )
+        settings = MaskSettings.resolve(mode, method, temperature, allocation)
+        if not isinstance(settings.mode, Channel):
+            raise ValueError(
+                "The mode of a group must prune channels. "
+                f"Received: mode={settings.mode}"
+            )
+        sparsity = settings.mode.resolve_sparsity(sparsity)
         # PyTorch names parameters after it, and keeps dots for itself.
         kwargs.setdefault("name", re.sub(r"[^\w-]", "-", label))
         super().__init__(**kwargs)
-        self.settings = MaskSettings.resolve(mode, method, temperature, allocation)
-        assert isinstance(self.mode, Channel)
+        self.settings = settings
         self.label = label
         self.units = units
         self.expected_makers = makers
         self.channels_each = channels_each
         self.sparsity = sparsity
         self.initial_target = target_zeros
-        self.layer_paths = list(layer_paths or ())
+        self.layer_paths = list(layer_paths)
         self.removable = removable
         self.expected_gates = gates
         self.is_scheduled = False
@@ -149,6 +186,16 @@ class ChannelGroup(Counted, keras.layers.Layer):
         self._gates: list[Gate] = []
         self._taken_by: set[str] = set()
         self._masks: Any = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ChannelGroup:
+        """The inverse of `get_config`.
+
+        Raises:
+            ValueError: if it is none of a group.
+        """
+        require_keys(f"a {cls.__name__}", config, ("label", "units", "makers"))
+        return cls(**config)
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the counters, and what the method keeps."""

@@ -18,10 +18,11 @@ from keras import tree
 
 from pdp_keras import allocation as allocations
 from pdp_keras import methods
+from pdp_keras.channels.axes import Axis
 from pdp_keras.channels.gates import is_batch_normalization, is_gate
 from pdp_keras.channels.group import ChannelGroup, Maker
 from pdp_keras.channels.trace import ChannelPlan, ChannelSlot, find_channels
-from pdp_keras.channels.wrapper import Axis, ChannelWrapper
+from pdp_keras.channels.wrapper import ChannelWrapper
 from pdp_keras.layers import UNSET, can_normalize
 from pdp_keras.methods import Method
 from pdp_keras.models import Kernel, find_kernels, is_graph

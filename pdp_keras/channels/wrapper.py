@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,30 +13,40 @@ import keras
 import numpy as np
 from keras import ops
 
+from pdp_keras.channels.axes import Axis, read_axes
 from pdp_keras.channels.group import ChannelGroup, Gate, Maker, Reader
-from pdp_keras.layers import MaskedLayer, masked_normalization
+from pdp_keras.configs import (
+    INTEGER,
+    TEXT,
+    TEXTS,
+    Rule,
+    require_keys,
+    sequence_of,
+    shown,
+)
+from pdp_keras.layers import MaskedLayer, can_normalize, masked_normalization
 from pdp_keras.masks import masked_noting_norms, read, recomputed
 from pdp_keras.models import find_kernels
 
 Tensor = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """Where the channels of groups lie along an axis of a layer's weight.
+_LIST = Rule("a list", lambda value: isinstance(value, list | tuple))
+_GROUPS = sequence_of(
+    Rule("a ChannelGroup", lambda value: isinstance(value, ChannelGroup)),
+    "a list of ChannelGroup",
+)
+_REASONS = Rule(
+    "a dict of text",
+    lambda value: isinstance(value, dict) and TEXTS.holds([*value, *value.values()]),
+)
+_GROUP = {
+    "class_name": ChannelGroup.__name__,
+    "registered_name": keras.saving.get_registered_name(ChannelGroup),
+}
 
-    Attributes:
-        weight: attribute path of the weight, `"kernel"`; or `"#2"`, the third of
-            `find_kernels(layer)`, and `"#2.bias"`, the bias beside it.
-        axis: the axis.
-        groups: for every place the index into the wrapper's groups, -1 for none.
-        units: for every place the unit of that group, -1 for none.
-    """
-
-    weight: str
-    axis: int
-    groups: tuple[int, ...]
-    units: tuple[int, ...]
+# What Keras would build and compile a group by.
+_OF_BUILT = ("build_config", "compile_config")
 
 
 @keras.saving.register_keras_serializable(package="pdp_keras")
@@ -58,6 +69,10 @@ class ChannelWrapper(MaskedLayer):
         path: the layer's path in the model.
         order: its place in the order of the graph.
         **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: for arguments of another type, and, when built, for axes that do
+            not fit the layer's weights and the groups.
     """
 
     def __init__(
@@ -74,15 +89,21 @@ class ChannelWrapper(MaskedLayer):
         order: int = 0,
         **kwargs: Any,
     ) -> None:
+        _GROUPS.require("groups", groups)
+        reasons = {} if reasons is None else reasons
+        _REASONS.require("reasons", reasons)
+        if path is not None:
+            TEXT.require("path", path)
+        INTEGER.require("order", order)
         super().__init__(layer, **kwargs)
         self.groups = list(groups)
         self.path_in_model = path or layer.name
-        self.makes = _axes(makes)
-        self.reads = _axes(reads)
-        self.normalizes = _axes(normalizes)
-        self.zeroes = _axes(zeroes)
-        self.gates = _axes(gates)
-        self.reasons = dict(reasons or {})
+        self.makes = read_axes("makes", makes)
+        self.reads = read_axes("reads", reads)
+        self.normalizes = read_axes("normalizes", normalizes)
+        self.zeroes = read_axes("zeroes", zeroes)
+        self.gates = read_axes("gates", gates)
+        self.reasons = dict(reasons)
         self.order = order
 
     @property
@@ -97,6 +118,7 @@ class ChannelWrapper(MaskedLayer):
 
     def build_state(self) -> None:
         """Builds the groups and takes part in them."""
+        self._require_fit()
         for group in self.groups:
             if not group.built:
                 group.build()
@@ -117,13 +139,51 @@ class ChannelWrapper(MaskedLayer):
                 scale = self.layer.gamma
                 group.add_gate(Gate(part.path, part.variable, scale, part.unit_of))
 
+    def _require_fit(self) -> None:
+        sizes = [group.units for group in self.groups]
+        if self.normalizes and not can_normalize(self.layer):
+            raise ValueError(
+                "normalizes must be empty but for a normalization over channels. "
+                f"Received: layer={self.layer!r}"
+            )
+        roles = (self.makes, self.reads, self.normalizes, self.zeroes, self.gates)
+        for axis in itertools.chain(*roles):
+            axis.require_fit(self._shape_along(axis), sizes)
+        for weight in self.reasons:
+            self._require_variable(weight)
+        if self.gates and not hasattr(self.layer, "gamma"):
+            raise ValueError(
+                "gates must be empty but for a BatchNormalization. "
+                f"Received: layer={self.layer!r}"
+            )
+
+    def _shape_along(self, axis: Axis) -> Sequence[int]:
+        if axis.weight or axis not in self.normalizes:
+            shape: Sequence[int] = self._require_variable(axis.weight).shape
+            return shape
+        # A UnitNormalization has no weights: its inputs have as many places.
+        return [len(axis.groups)] * len(_normalized_axes(self.layer))
+
+    def _require_variable(self, weight: str) -> Any:
+        try:
+            found = self._variable(weight)
+        except (AttributeError, IndexError, ValueError):
+            found = None
+        if not isinstance(found, keras.Variable):
+            raise ValueError(
+                "An axis must name a weight of its layer. "
+                f"Received: {shown(weight)}, layer={self.layer!r}"
+            )
+        return found
+
     def _parts(self, axis: Axis) -> Iterator[tuple[ChannelGroup, Maker]]:
         """The groups whose channels lie along an axis, and where."""
         path = f"{self.path_in_model}/{axis.weight}"
         variable = self._variable(axis.weight)
+        rank = len(variable.shape)
         for index in sorted(set(axis.groups) - {-1}):
             units = np.where(np.array(axis.groups) == index, axis.units, -1)
-            part = Maker(path, variable, axis.axis, units, self.order)
+            part = Maker(path, variable, axis.axis % rank, units, self.order)
             yield self.groups[index], part
 
     def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
@@ -191,9 +251,10 @@ class ChannelWrapper(MaskedLayer):
         mask = ops.cast(mask, value.dtype)
         # A bias is no kernel.
         if training and self._notes_gradients and len(mask.shape) > 1:
+            place = axis.axis % len(mask.shape)
             parts = self._parts(axis)
             notes = [(group.extras["gradient"], part.unit_of) for group, part in parts]
-            masked = masked_noting_norms(value, mask, axis.axis, notes)
+            masked = masked_noting_norms(value, mask, place, notes)
         else:
             masked = value * mask
         values[id(variable)] = (variable, masked)
@@ -251,7 +312,11 @@ class ChannelWrapper(MaskedLayer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-        """The inverse of `get_config`, after Keras has serialized it."""
+        """The inverse of `get_config`, after Keras has serialized it.
+
+        Raises:
+            ValueError: if it is none of this class.
+        """
         return super().from_config(
             cls.deserialize_groups(config, custom_objects), custom_objects
         )
@@ -260,15 +325,17 @@ class ChannelWrapper(MaskedLayer):
     def deserialize_groups(
         config: dict[str, Any], custom_objects: Any = None
     ) -> dict[str, Any]:
-        """The config with group objects, each made once for all wrappers of a model."""
-        path = config["path"]
-        groups = [
-            keras.saving.deserialize_keras_object(group, custom_objects)
-            if isinstance(group, dict) and "shared_object_id" in group
-            else ChannelGroup.shared_copy(_config_of(group), path)
-            for group in config["groups"]
-        ]
-        return {**config, "groups": groups}
+        """The config with group objects, each made once for all wrappers of a model.
+
+        Raises:
+            ValueError: if it is none of this class, or has anything else as a group.
+        """
+        require_keys(f"a {ChannelWrapper.__name__}", config, ("groups", "path"))
+        path, groups = config["path"], config["groups"]
+        TEXT.require("path", path)
+        _LIST.require("groups", groups)
+        made = [_make_group(group, path, custom_objects) for group in groups]
+        return {**config, "groups": made}
 
     def _mask_along(self, axis: Axis, training: bool) -> Tensor:
         """The mask of every place along an axis, float32; 1 where it has no group."""
@@ -287,30 +354,35 @@ class ChannelWrapper(MaskedLayer):
         return ops.take(together, np.array(places, dtype="int32"))
 
 
-def _config_of(group: Any) -> dict[str, Any]:
-    """The config of a group: of another model's, or as Keras has serialized it."""
+def _make_group(group: Any, path: str, custom_objects: Any) -> Any:
+    """A group: from another model's, or from what Keras has serialized."""
     if isinstance(group, ChannelGroup):
-        return group.get_config()
-    config: dict[str, Any] = group["config"]
-    return config
+        return ChannelGroup.shared_copy(group.get_config(), path)
+    require_keys("a group of channels", group, (*_GROUP, "config"))
+    # Keras makes whatever else these say.
+    for key, value in _GROUP.items():
+        if group[key] != value:
+            raise ValueError(
+                f"{key} of a group of channels must be {value!r}. "
+                f"Received: {key}={shown(group[key])}"
+            )
+    require_keys("a group of channels", group["config"])
+    if "shared_object_id" not in group:
+        return ChannelGroup.shared_copy(group["config"], path)
+    INTEGER.require("shared_object_id", group["shared_object_id"])
+    # The wrappers build it, once they know that it fits.
+    made = {k: v for k, v in group.items() if k not in _OF_BUILT}
+    return keras.saving.deserialize_keras_object(made, custom_objects)
 
 
 def _product(*factors: Tensor) -> Tensor:
     return functools.reduce(operator.mul, factors)
 
 
-def _axes(given: Sequence[Any]) -> tuple[Axis, ...]:
-    return tuple(
-        axis
-        if isinstance(axis, Axis)
-        else Axis(
-            axis["weight"], axis["axis"], tuple(axis["groups"]), tuple(axis["units"])
-        )
-        for axis in given
-    )
-
-
 def _input_axis(layer: Any, normalized: Axis) -> int:
     """The axis of the inputs that an axis of a normalization's weight belongs to."""
-    given = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    return int(given[normalized.axis])
+    return _normalized_axes(layer)[normalized.axis]
+
+
+def _normalized_axes(layer: Any) -> list[int]:
+    return list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]

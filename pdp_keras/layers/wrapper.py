@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from pdp_keras import allocation as allocations
-from pdp_keras.configs import Rule, integer, sequence_of
+from pdp_keras.configs import INTEGER, Rule, sequence_of
 from pdp_keras.layers.counters import add_counter, add_extra, add_temperature_scale
 from pdp_keras.layers.masked_layer import MaskedLayer
 from pdp_keras.layers.pruned_weight import UNSET, PrunedWeight
@@ -20,7 +20,7 @@ from pdp_keras.modes import Mode
 
 Tensor = Any
 
-_INTEGERS = sequence_of(integer("an integer", lambda value: True), "integers")
+_INTEGERS = sequence_of(INTEGER, "a list of integers")
 _INDICES = Rule(
     "a list of integers, each once, or None",
     lambda value: _INTEGERS.holds(value) and len(set(value)) == len(value),

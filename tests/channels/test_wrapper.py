@@ -18,8 +18,9 @@ from pdp_keras import (
     sparsity_report,
     strip_pruning,
 )
+from pdp_keras.channels.axes import Axis
 from pdp_keras.channels.group import ChannelGroup
-from pdp_keras.channels.wrapper import Axis, ChannelWrapper
+from pdp_keras.channels.wrapper import ChannelWrapper
 from pdp_keras.pruned import parts
 
 X = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
