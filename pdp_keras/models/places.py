@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from pdp_keras.configs import shown
 from pdp_keras.models.graph import is_graph
 from pdp_keras.models.kernels import child_layers
 
@@ -47,9 +48,24 @@ def exchange_layers(
 
 
 def look_up_layer(model: Any, path: str) -> Any:
-    """The layer at a path such as `"towers.a.blocks.0"` in a model's attributes."""
+    """The layer at a path such as `"towers.a.blocks.0"` in a model's attributes.
+
+    Raises:
+        ValueError: if none of the model's own layers is held there.
+    """
     attribute, _, rest = path.partition(".")
-    return _look_up(getattr(model, attribute), rest)
+    try:
+        # Not `getattr`: a path from a file must not call properties.
+        found = _look_up(_attributes(model)[attribute], rest)
+    except (KeyError, IndexError, TypeError, ValueError):
+        found = None
+    children = {id(layer) for layer in model._flatten_layers(include_self=False)}
+    if id(found) not in children or attribute.startswith(_BOOKKEEPING):
+        raise ValueError(
+            "A path must lead to a layer that the model holds. "
+            f"Received: path={shown(path)}, model={model.name!r}"
+        )
+    return found
 
 
 def put_layer(model: Any, path: str, new: Any) -> None:
@@ -75,11 +91,14 @@ def put_layer(model: Any, path: str, new: Any) -> None:
 
 def _held_layers(model: Any) -> Iterator[tuple[str, Any]]:
     children = {id(layer) for layer in child_layers(model)}
-    # PyTorch's modules keep the layers among their attributes in a dict of its own.
-    attributes = {**vars(model), **vars(model).get("_modules", {})}
-    for attribute, value in attributes.items():
+    for attribute, value in _attributes(model).items():
         if not attribute.startswith(_BOOKKEEPING):
             yield from _layers_in(value, attribute, children)
+
+
+def _attributes(model: Any) -> dict[str, Any]:
+    # PyTorch's modules keep the layers among their attributes in a dict of its own.
+    return {**vars(model), **vars(model).get("_modules", {})}
 
 
 def _layers_in(value: Any, path: str, children: set[int]) -> Iterator[tuple[str, Any]]:

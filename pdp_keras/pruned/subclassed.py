@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from pdp_keras.channels import ChannelWrapper
+from pdp_keras.configs import TEXTS, look_up, require_keys, shown
 from pdp_keras.layers import MaskedLayer, PDPWrapper
 from pdp_keras.models import describe_model, forget_traces, look_up_layer, put_layer
 
@@ -65,17 +66,50 @@ class PrunedModel:
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> Any:
-        """The inverse of `get_config`; the user's class must be registered."""
-        model = keras.saving.deserialize_keras_object(
-            config["original"], custom_objects=custom_objects
-        )
+        """The inverse of `get_config`; the user's class must be registered.
+
+        Raises:
+            ValueError: if it is none of a pruned model.
+        """
+        require_keys("a pruned model", config, ("original", "exchanged"), ())
+        require_keys("the exchanged layers", config["exchanged"])
+        _require_apart(list(config["exchanged"]))
+        model = _plain_model(config["original"], custom_objects)
+        # All paths are looked up, and all layers made, before the first is put.
+        originals = {path: look_up_layer(model, path) for path in config["exchanged"]}
         exchanged = {
-            path: _deserialize(layer, look_up_layer(model, path), custom_objects)
+            path: _deserialize(layer, originals[path], custom_objects)
             for path, layer in config["exchanged"].items()
         }
         for path, layer in exchanged.items():
             put_layer(model, path, layer)
         return mark_pruned(model, config["original"], exchanged)
+
+
+def _require_apart(paths: list[Any]) -> None:
+    TEXTS.require("paths", paths)
+    inside = [p for p in paths for other in paths if p.startswith(f"{other}.")]
+    if inside:
+        raise ValueError(
+            "No exchanged layer may lie inside another. "
+            f"Received: path={shown(inside[0])}"
+        )
+
+
+def _plain_model(config: Any, custom_objects: dict[str, Any] | None) -> Any:
+    require_keys("the original model", config)
+    if config.get("registered_name") == _REGISTERED:
+        raise ValueError(
+            "The original of a pruned model must not be pruned itself. "
+            f"Received: registered_name={_REGISTERED!r}"
+        )
+    model = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+    if not isinstance(model, keras.Model) or isinstance(model, PrunedModel):
+        raise ValueError(
+            "The original of a pruned model must be a plain keras.Model. "
+            f"Received: {shown(model)}"
+        )
+    return model
 
 
 def _serialize(layer: Any) -> dict[str, Any]:
@@ -89,14 +123,30 @@ def _serialize(layer: Any) -> dict[str, Any]:
 def _deserialize(
     config: dict[str, Any], original: Any, custom_objects: dict[str, Any] | None
 ) -> Any:
+    require_keys("an exchanged layer", config)
     if "model" in config:
-        return keras.saving.deserialize_keras_object(
+        require_keys("an exchanged layer", config, ("model",), ())
+        layer = keras.saving.deserialize_keras_object(
             config["model"], custom_objects=custom_objects
         )
-    arguments = dict(config["wrapper"])
-    if "groups" in arguments:
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(
+                "An exchanged layer must be a keras.layers.Layer. "
+                f"Received: model={shown(config['model'])}"
+            )
+        return layer
+    require_keys("an exchanged layer", config, ("wrapper", "kind"), ())
+    kind = look_up(_WRAPPERS, "kind", config["kind"])
+    arguments = config["wrapper"]
+    require_keys(f"a {kind.__name__}", arguments)
+    if "layer" in arguments:
+        raise ValueError(
+            "The wrapper of an exchanged layer takes the layer of the original. "
+            f"Received: layer={shown(arguments['layer'])}"
+        )
+    if kind is ChannelWrapper:
         arguments = ChannelWrapper.deserialize_groups(arguments, custom_objects)
-    wrapper = _WRAPPERS[config["kind"]](original, **arguments)
+    wrapper = kind(original, **arguments)
     wrapper.build()
     return wrapper
 
@@ -127,3 +177,4 @@ def describe_if_possible(model: Any) -> dict[str, Any] | None:
 
 
 keras.saving.register_keras_serializable("pdp_keras", "PrunedModel")(PrunedModel)
+_REGISTERED = keras.saving.get_registered_name(PrunedModel)
