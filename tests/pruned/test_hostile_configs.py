@@ -457,7 +457,7 @@ def use(model):
         pdp_keras.strip_pruning(model)(make.INPUTS[:2])
 
 
-def test_an_n_of_a_billion_takes_no_more_than_the_axis(tmp_path):
+def test_a_group_of_a_billion_takes_no_more_than_the_axis(tmp_path):
     mode = {"name": "nm", "n": 2, "m": 10**9}
     path, config = edited("2_4", {"mode": mode, "sparsity": None})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

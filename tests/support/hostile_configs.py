@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 import zipfile
 
 import keras
@@ -53,7 +54,10 @@ def load(path, config, folder):
         for name in old.namelist():
             is_config = name == "config.json"
             new.writestr(name, json.dumps(config) if is_config else old.read(name))
-    return keras.saving.load_model(changed)
+    with warnings.catch_warnings():
+        # Keras warns of weights that it has no place for, before it refuses.
+        warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
+        return keras.saving.load_model(changed)
 
 
 def places(config):
