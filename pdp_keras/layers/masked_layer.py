@@ -136,6 +136,7 @@ class MaskedLayer(keras.layers.Wrapper):
             ValueError: if it is none of this class.
         """
         require_keys(f"a {cls.__name__}", config, ("layer",))
+        _require_unwrapped(cls, config["layer"], custom_objects)
         # Keras takes the layer out of the dict.
         return super().from_config(dict(config), custom_objects)
 
@@ -149,6 +150,8 @@ class MaskedLayer(keras.layers.Wrapper):
             ValueError: if it is no dict.
         """
         require_keys(f"the build of {self.name!r}", config)
+        if config.get("layer"):
+            require_keys(f"the build of {self.name!r}", config["layer"])
         builds_itself = not getattr(type(self.layer).build, "_is_default", False)
         if config.get("layer") and builds_itself and not self.layer.built:
             self.layer.build_from_config(config["layer"])
@@ -257,6 +260,19 @@ class MaskedLayer(keras.layers.Wrapper):
             "`fit`, or drive the schedule in a custom loop with "
             "`PDPScheduleCallback.start`.",
             stacklevel=2,
+        )
+
+
+def _require_unwrapped(cls: type, layer: Any, custom_objects: Any) -> None:
+    # Before Keras makes it: wrappers in wrappers may be nested without an end.
+    name = layer.get("registered_name") if isinstance(layer, dict) else None
+    if not isinstance(name, str):
+        return
+    known = keras.saving.get_registered_object(name, custom_objects)
+    if isinstance(known, type) and issubclass(known, MaskedLayer):
+        raise ValueError(
+            f"A layer can be wrapped by {cls.__name__} only once. "
+            f"Received: a layer with registered_name={name!r}"
         )
 
 

@@ -22,6 +22,10 @@ import pytest
 from packaging.version import Version
 
 import pdp_keras
+from pdp_keras import methods, modes
+from pdp_keras.channels import ChannelGroup, ChannelWrapper
+from pdp_keras.masks import temperatures
+from pdp_keras.pruned.subclassed import PrunedModel
 
 # Keras itself does not read the files of a newer one.
 pytestmark = pytest.mark.skipif(
@@ -42,7 +46,9 @@ WRAPPER = {
     "channel": "config/layers/1/config",
     "subclassed": "config/exchanged/head/wrapper",
     "whole": "config",
+    "around": "config/layers/1",
 }
+FILES = {"whole": "subclassed", "around": "unstructured"}
 # A file, what stands where in that config, and the message.
 EDITS = {
     # The sparsity.
@@ -189,6 +195,19 @@ EDITS = {
         "layer must be a keras.layers.Layer. Received: layer='Dense'",
     ),
     "layer-object": (("unstructured", {"layer": SYSTEM}), "Could not locate class"),
+    "layer-wrapped-already": (
+        ("unstructured", {"layer/registered_name": "pdp_keras>ChannelWrapper"}),
+        "A layer can be wrapped by PDPWrapper only once. "
+        "Received: a layer with registered_name='pdp_keras>ChannelWrapper'",
+    ),
+    "build-list": (
+        ("around", {"build_config": [1]}),
+        "The config of the build of 'stem' must be a dict. Received: [1]",
+    ),
+    "build-number": (
+        ("around", {"build_config/layer": 5}),
+        "The config of the build of 'stem' must be a dict. Received: 5",
+    ),
     "weights-text": (
         ("unstructured", {"weights": "0"}),
         "weights must be a list of integers, each once, or None. Received: weights='0'",
@@ -422,7 +441,7 @@ def put(config, path, value):
 
 def edited(kind, changes):
     """The file, and its config with something else at some places."""
-    path = FOLDER / f"{'subclassed' if kind == 'whole' else kind}.keras"
+    path = FOLDER / f"{FILES.get(kind, kind)}.keras"
     config = hostile_configs.read(path)
     for where, value in changes.items():
         put(config, f"{WRAPPER[kind]}/{where}", value)
@@ -444,6 +463,37 @@ def test_edited_configs(edit, message, tmp_path):
     path, config = edited(*edit)
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
         hostile_configs.load(path, config, tmp_path)
+
+
+MADE_FROM_CONFIGS = (
+    pdp_keras.PDPWrapper,
+    ChannelWrapper,
+    ChannelGroup,
+    PrunedModel,
+    methods,
+    modes,
+    temperatures,
+)
+
+
+@pytest.mark.parametrize("value", [None, 5, "pdp", [1], ()], ids=repr)
+def test_a_config_is_a_dict(value):
+    for made in MADE_FROM_CONFIGS:
+        read = getattr(made, "from_config", None) or made.deserialize
+        with pytest.raises(
+            ValueError, match=f"must be a dict.*{re.escape(repr(value))}"
+        ):
+            read(value)
+
+
+def test_wrappers_in_wrappers_do_not_exhaust_the_stack():
+    config = {"layer": None}
+    for _ in range(10**4):
+        name = "pdp_keras>PDPWrapper"
+        layer = {"class_name": "PDPWrapper", "registered_name": name, "config": config}
+        config = {"layer": layer}
+    with pytest.raises(ValueError, match="only once"):
+        pdp_keras.PDPWrapper.from_config(config)
 
 
 def use(model):
