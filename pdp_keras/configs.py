@@ -89,6 +89,7 @@ COUNT = integer("an integer >= 0", lambda value: value >= 0)
 POSITIVE_INTEGER = integer("a positive integer", lambda value: value > 0)
 FLAG = Rule("a bool", lambda value: isinstance(value, bool))
 TEXT = Rule("text", lambda value: isinstance(value, str))
+LIST = Rule("a list", lambda value: isinstance(value, list | tuple))
 TEXTS = sequence_of(TEXT, "a list of text")
 
 

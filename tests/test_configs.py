@@ -21,6 +21,7 @@ RULES = {
     "POSITIVE_INTEGER": ((1, 10**30), (0, 100.0, "100", True)),
     "FLAG": ((True, False), (0, 1, None, "true")),
     "TEXT": (("", "a"), (None, b"a", 1, ["a"])),
+    "LIST": (([], ("a", 1)), ("a", {}, None, 1)),
     "TEXTS": (([], ("a",)), ("a", {"a": 1}, ["a", 1], None)),
 }
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from pdp_keras.configs import (
     INTEGER,
+    LIST,
     TEXT,
-    Rule,
     argument,
     fill,
     integer,
@@ -98,7 +98,7 @@ def read_axes(role: str, given: Any) -> tuple[Axis, ...]:
     Raises:
         ValueError: unless it is a list of such.
     """
-    _LIST.require(role, given)
+    LIST.require(role, given)
     return tuple(
         axis if isinstance(axis, Axis) else _from_dict(f"an axis in {role}", axis)
         for axis in given
@@ -111,6 +111,3 @@ def _from_dict(what: str, config: Any) -> Axis:
     hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     axis: Axis = fill(Axis, what, hashable)
     return axis
-
-
-_LIST = Rule("a list", lambda value: isinstance(value, list | tuple))

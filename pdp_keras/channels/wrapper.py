@@ -17,6 +17,7 @@ from pdp_keras.channels.axes import Axis, read_axes
 from pdp_keras.channels.group import ChannelGroup, Gate, Maker, Reader
 from pdp_keras.configs import (
     INTEGER,
+    LIST,
     TEXT,
     TEXTS,
     Rule,
@@ -30,8 +31,6 @@ from pdp_keras.models import find_kernels
 
 Tensor = Any
 
-
-_LIST = Rule("a list", lambda value: isinstance(value, list | tuple))
 _GROUPS = sequence_of(
     Rule("a ChannelGroup", lambda value: isinstance(value, ChannelGroup)),
     "a list of ChannelGroup",
@@ -40,11 +39,11 @@ _REASONS = Rule(
     "a dict of text",
     lambda value: isinstance(value, dict) and TEXTS.holds([*value, *value.values()]),
 )
+# What alone is made where a group stands.
 _GROUP = {
     "class_name": ChannelGroup.__name__,
     "registered_name": keras.saving.get_registered_name(ChannelGroup),
 }
-
 # What Keras would build and compile a group by.
 _OF_BUILT = ("build_config", "compile_config")
 
@@ -333,7 +332,7 @@ class ChannelWrapper(MaskedLayer):
         require_keys(f"a {ChannelWrapper.__name__}", config, ("groups", "path"))
         path, groups = config["path"], config["groups"]
         TEXT.require("path", path)
-        _LIST.require("groups", groups)
+        LIST.require("groups", groups)
         made = [_make_group(group, path, custom_objects) for group in groups]
         return {**config, "groups": made}
 
