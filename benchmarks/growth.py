@@ -1,34 +1,43 @@
 """How the cost of masks grows with weights, layers and groups.
 
-    python benchmarks/growth.py                    # ten minutes, some GB at the end
+    python benchmarks/growth.py                    # half an hour, some GB at the end
     python benchmarks/growth.py --most=10000000
+    python benchmarks/growth.py --only=deep        # a quarter of an hour
 
 Times in TensorFlow graphs what a training step adds, forward and backward: threshold,
 mask and their gradient, for one kernel of 10^4 to 10^8 weights; the same for 1 to 256
 kernels of 10^5 weights each; and 2:4, for as many groups as a quarter of the weights.
 Prints the slope of each line in a log-log plot from one size to the next, where 1 is
-linear, and draws the plot.
+linear, and draws the plot. Then, for chains of 100 to 1600 Dense(16), what a user waits
+for: `prune_model`, the first `fit` beside that of the dense network, `strip_pruning`.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import pathlib
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import common
+import keras
+import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+import pdp_keras
 from pdp_keras import modes
 from pdp_keras.masks import thresholds
 from pdp_keras.models.axes import KernelAxes
 
 _MOST = flags.DEFINE_integer("most", 100_000_000, "Weights of the largest kernel.", 1)
 _TURNS = flags.DEFINE_integer("turns", 9, "Times each size is run.", 1)
+_ONLY = flags.DEFINE_enum("only", None, ["deep", "masks"], "Leaves the other part out.")
+_DEEP_TURNS = flags.DEFINE_integer("deep_turns", 3, "Times each depth is run.", 1)
 _OUTPUT = flags.DEFINE_string("output", "pdp_output/growth.jsonl", "Results file.")
 _PLOT = flags.DEFINE_string("plot", "pdp_output/growth.png", "Picture.")
 
@@ -36,6 +45,7 @@ _SPARSITY = 0.85
 _COLUMNS = 100
 _LAYER = 100_000
 _LAYERS = (1, 4, 16, 64, 256)
+_DEPTHS = (100, 400, 1600)
 _LABELS = {
     "weights": "one kernel, by its weights",
     "layers": f"kernels of {_LAYER:,} weights, by their number",
@@ -149,15 +159,62 @@ def draw(measured: dict[str, list[tuple[int, float]]]) -> None:
     print(f"wrote {path}")
 
 
-def main(_: list[str]) -> None:
-    """Measures, prints, keeps and draws."""
-    print(common.describe_machine())
+def chain(depth: int) -> keras.Model:
+    """So many small layers: starting them costs all, and their weights nothing."""
+    hidden = [keras.layers.Dense(16, activation="relu") for _ in range(depth)]
+    return keras.Sequential([keras.Input((16,)), *hidden, keras.layers.Dense(1)])
+
+
+def waits(depth: int) -> dict[str, float]:
+    """Seconds until a deep network is trained for the first time, dense and pruned."""
+    x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+    found = {}
+
+    def timed(name: str, call: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = call()
+        found[name] = time.perf_counter() - start
+        return result
+
+    def fit(model: keras.Model, *callbacks: Any) -> None:
+        model.compile("sgd", "mse")
+        model.fit(x, x[:, :1], epochs=3, verbose=0, callbacks=list(callbacks))
+
+    keras.utils.clear_session()
+    timed("dense fit", lambda: fit(chain(depth)))
+    keras.utils.clear_session()
+    gc.collect()  # the graphs of the dense one
+    model = chain(depth)
+    pruned = timed("prune", lambda: pdp_keras.prune_model(model, 0.8))
+    schedule = pdp_keras.PDPScheduleCallback(warmup_epochs=1, ramp_epochs=1)
+    timed("pruned fit", lambda: fit(pruned, schedule))
+    timed("strip", lambda: pdp_keras.strip_pruning(pruned))
+    return found
+
+
+def measure_depths(output: pathlib.Path) -> None:
+    """Prints medians; a first small run is for what happens once in a process."""
+    # Keras goes through a graph by a function that calls itself.
+    sys.setrecursionlimit(100 * max(_DEPTHS))
+    waits(10)
+    for depth in _DEPTHS:
+        turns = [waits(depth) for _ in range(_DEEP_TURNS.value)]
+        row = {name: statistics.median(t[name] for t in turns) for name in turns[0]}
+        ratio = statistics.median(t["pruned fit"] / t["dense fit"] for t in turns)
+        common.append_row(output, {"line": "deep", "depth": depth, **row})
+        seconds = ", ".join(f"{name} {value:.1f} s" for name, value in row.items())
+        print(
+            f"{depth:>5} layers: {seconds}; first fit {ratio:.2f} x dense", flush=True
+        )
+
+
+def measure_masks(output: pathlib.Path) -> None:
+    """Measures, prints, keeps and draws what masks add to a step."""
     lines: dict[str, dict[int, list[tuple[int, str]]]] = {
         "weights": {n: [(n, "unstructured")] for n in sizes()},
         "layers": {n: [(_LAYER, "unstructured")] * n for n in _LAYERS},
         "groups": {n // 4: [(n, "2:4")] for n in sizes()},
     }
-    output = pathlib.Path(_OUTPUT.value).expanduser()
     measured: dict[str, list[tuple[int, float]]] = {name: [] for name in lines}
     for name, points in lines.items():
         for count, kernels in points.items():
@@ -170,6 +227,16 @@ def main(_: list[str]) -> None:
                 text += f"   slope {slope(*measured[name][-2:]):.2f}"
             print(text, flush=True)
     draw(measured)
+
+
+def main(_: list[str]) -> None:
+    """Measures one part, or both."""
+    print(common.describe_machine())
+    output = pathlib.Path(_OUTPUT.value).expanduser()
+    if _ONLY.value != "deep":
+        measure_masks(output)
+    if _ONLY.value != "masks":
+        measure_depths(output)
 
 
 if __name__ == "__main__":

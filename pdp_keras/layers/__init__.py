@@ -1,10 +1,11 @@
 """The wrapper that computes with masked weights, and the state that it keeps."""
 
 from pdp_keras.layers.counters import add_counter, add_extra, add_temperature_scale
-from pdp_keras.layers.masked_layer import MaskedLayer
+from pdp_keras.layers.masked_layer import MaskedLayer, noted_calls
 from pdp_keras.layers.normalization import can_normalize, masked_normalization
 from pdp_keras.layers.pruned_weight import UNSET, Counted, PrunedWeight, describe
 from pdp_keras.layers.settings import MaskSettings
+from pdp_keras.layers.stacks import masked_at_once, set_home
 from pdp_keras.layers.wrapper import PDPWrapper
 
 __all__ = [
@@ -19,5 +20,8 @@ __all__ = [
     "add_temperature_scale",
     "can_normalize",
     "describe",
+    "masked_at_once",
     "masked_normalization",
+    "noted_calls",
+    "set_home",
 ]

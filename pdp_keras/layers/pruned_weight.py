@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,8 @@ from keras import ops
 
 from pdp_keras import allocation as allocations
 from pdp_keras.layers.settings import MaskSettings, WithSettings
-from pdp_keras.masks import read, read_integer, soft_mask
+from pdp_keras.layers.stacks import is_masked_with_others, masked_with_others
+from pdp_keras.masks import may_update, read, read_integer, soft_mask
 from pdp_keras.models import Kernel
 from pdp_keras.modes import Mode
 
@@ -220,10 +221,13 @@ class PrunedWeight(Counted):
 
         The function reads no variable any more, so that it may be called later.
         """
+        together = masked_with_others(self, "soft", _soft_masked_rows)
+        if together is not None:
+            return lambda _: together
         weights = ops.cast(self.kernel.variable.value, "float32")
         zeros, axes = ops.convert_to_tensor(self.zeros), self.kernel.axes
         scale = ops.sqrt(ops.convert_to_tensor(self.temperature_scale, "float32"))
-        gain = math.inf if self.method.max_gain is None else self.method.max_gain
+        gain = self._max_gain
 
         def width(threshold: Tensor) -> Tensor:
             return self.temperature.width(threshold) * scale
@@ -239,18 +243,36 @@ class PrunedWeight(Counted):
 
     def track_threshold(self) -> None:
         """Notes where the threshold is, so that the next cut finds it sooner."""
-        if self.bracket is not None:
+        if self.bracket is not None and not is_masked_with_others(self):
             weights = ops.cast(self.kernel.variable.value, "float32")
             known = weights, ops.convert_to_tensor(self.zeros), self.bracket.value
             _, bracket = self.mode.tracked_threshold(*known)
             self.bracket.assign(bracket)
 
-    def cut_smallest(self) -> Tensor:
-        """The weights with exactly the `zeros` smallest (by the mode) set to 0."""
-        known = self.kernel.variable.value, self.zeros.value, self.kernel.axes
+    def cut_smallest(self, training: bool = True) -> Tensor:
+        """The weights with exactly the `zeros` smallest (by the mode) set to 0.
+
+        In training they have moved since the last step. At inference they are mostly
+        those of the last call, and it is worth noting where that cut them.
+        """
+        together = masked_with_others(self, "hard", _hard_masked_rows)
+        weights, zeros = self.variable.value, self.zeros.value
+        if together is not None:
+            return ops.cast(together, weights.dtype)
         if self.bracket is None:
-            return self.mode.hard_masked(*known)
-        return self.mode.hard_masked(*known, self.bracket.value)
+            return self.mode.hard_masked(weights, zeros, self.kernel.axes)
+        bracket = self.bracket.value
+        if training:
+            return self.mode.hard_masked(weights, zeros, self.kernel.axes, bracket)
+        single = ops.cast(weights, "float32")
+        cut, bracket = self.mode.tracked_hard_masked(single, zeros, bracket)
+        if may_update():
+            self.bracket.assign(bracket)
+        return ops.cast(cut, weights.dtype)
+
+    @property
+    def _max_gain(self) -> float:
+        return math.inf if self.method.max_gain is None else self.method.max_gain
 
     def _bias_of_outputs(self) -> Any:
         if not self.mode.prunes_outputs:
@@ -262,3 +284,24 @@ class PrunedWeight(Counted):
         if bias is None or math.prod(bias.shape) != outputs:
             return None
         return bias
+
+
+def _soft_masked_rows(
+    weights: Sequence[PrunedWeight], rows: Tensor, zeros: Tensor
+) -> Tensor:
+    first = weights[0]
+    scales = [ops.cast(w.temperature_scale.value, "float32") for w in weights]
+    scale = ops.sqrt(ops.expand_dims(ops.stack(scales), 1))
+
+    def width(threshold: Tensor) -> Tensor:
+        return first.temperature.width(threshold) * scale
+
+    masked: Tensor = first.mode.soft_masked_rows(rows, zeros, width, first._max_gain)
+    return masked
+
+
+def _hard_masked_rows(
+    weights: Sequence[PrunedWeight], rows: Tensor, zeros: Tensor
+) -> Tensor:
+    masked: Tensor = weights[0].mode.hard_masked_rows(rows, zeros)
+    return masked

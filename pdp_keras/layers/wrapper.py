@@ -160,7 +160,8 @@ class PDPWrapper(WithSettings, MaskedLayer):
     def load_own_variables(self, store: Any) -> None:
         """Loads the state; a model saved while pruned needs no new schedule."""
         super().load_own_variables(store)
-        self.is_scheduled = any(read_integer(w.zeros) for w in self.pruned_weights)
+        # Also before anything is pruned, if a backup is put back in a run.
+        self.is_scheduled |= any(read_integer(w.zeros) for w in self.pruned_weights)
 
     def get_config(self) -> dict[str, Any]:
         """Everything but the state."""

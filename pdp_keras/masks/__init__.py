@@ -5,7 +5,7 @@ layer. Only this package looks at the backend.
 """
 
 from pdp_keras.masks import recomputed, temperatures
-from pdp_keras.masks.compilation import MANY, compiled
+from pdp_keras.masks.compilation import MANY, compiled, may_update
 from pdp_keras.masks.custom_gradient import (
     masked_noting,
     straight_through,
@@ -13,11 +13,18 @@ from pdp_keras.masks.custom_gradient import (
 )
 from pdp_keras.masks.functional import soft_mask, soft_masked
 from pdp_keras.masks.reading import read, read_integer
+from pdp_keras.masks.rows import (
+    row_thresholds,
+    smallest_of_rows,
+    stacked,
+    unstacked,
+)
 from pdp_keras.masks.temperatures import AbsoluteTemperature, RelativeTemperature
 from pdp_keras.masks.thresholds import (
     BRACKET,
     midpoint_threshold,
     smallest,
+    tracked_cut,
     tracked_threshold,
 )
 from pdp_keras.masks.units import masked_noting_norms, sum_by_unit
@@ -30,16 +37,22 @@ __all__ = [
     "compiled",
     "masked_noting",
     "masked_noting_norms",
+    "may_update",
     "midpoint_threshold",
     "read",
     "read_integer",
     "recomputed",
+    "row_thresholds",
     "smallest",
+    "smallest_of_rows",
     "soft_mask",
     "soft_masked",
+    "stacked",
     "straight_through",
     "sum_by_unit",
     "temperatures",
+    "tracked_cut",
     "tracked_threshold",
+    "unstacked",
     "with_gradient",
 ]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import keras
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 Tensor = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,13 +28,17 @@ def compiled(least: int = 0) -> Callable[[Function], Function]:
 
     Args:
         least: how many values the first argument must have for the compilation,
-            a fraction of a second for each set of shapes, to be worth it.
+            a fraction of a second for each set of shapes, to be worth it. With fewer
+            it is as with `traced_once`.
     """
 
+    def maker_for(x: Tensor) -> Callable[..., Any] | None:
+        if math.prod(x.shape) >= least:
+            return _compiler()
+        return _trace if is_compiled_apart() else None
+
     def decorate(function: Function) -> Function:
-        return _with_programs(
-            function, lambda x: _compiler() if math.prod(x.shape) >= least else None
-        )
+        return _with_programs(function, maker_for)
 
     return decorate
 
@@ -67,6 +72,14 @@ def _with_programs(
         return programs[key](*tensors)
 
     return cast(Function, run)
+
+
+def may_update() -> bool:
+    """Whether a call that trains nothing may update a variable.
+
+    JAX would have it keep a tracer where somebody compiles such a call by himself.
+    """
+    return keras.backend.backend() != "jax" or in_stateless_scope()
 
 
 def compiles_with_xla() -> bool:
@@ -109,17 +122,44 @@ def _compile_with_jax(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _compile_with_tensorflow(function: Callable[..., Any]) -> Callable[..., Any]:
-    return _trace(function, jit_compile=True)
-
-
-def _trace(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     import tensorflow as tf
 
-    program = tf.function(function, autograph=False, **options)
+    program = tf.function(function, autograph=False, jit_compile=True)
 
     def run(*tensors: Tensor) -> Any:
         # A variable would become part of the program.
         return program(*map(tf.convert_to_tensor, tensors))
+
+    return run
+
+
+def _trace(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One operation in the graph for each call.
+
+    Not put in line, so that TensorFlow optimizes a deep network's many calls once; and
+    not called as a `tf.function`, which takes several times as long, and longer under a
+    gradient tape. So the calls have no gradient of their own.
+    """
+    import tensorflow as tf
+
+    program = tf.function(
+        function, autograph=False, experimental_attributes={"_noinline": True}
+    )
+    traced: list[Any] = []
+
+    def run(*tensors: Tensor) -> Any:
+        tensors = tuple(map(tf.convert_to_tensor, tensors))
+        if not traced:
+            with tf.init_scope():
+                specs = [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
+                traced.append(program.get_concrete_function(*specs))
+        (concrete,) = traced
+        concrete.add_to_graph(tf.compat.v1.get_default_graph())
+        types = [output.dtype for output in concrete.outputs]
+        outputs = tf.raw_ops.PartitionedCall(args=tensors, Tout=types, f=concrete)
+        for output, known in zip(outputs, concrete.outputs, strict=True):
+            output.set_shape(known.shape)
+        return tf.nest.pack_sequence_as(concrete.structured_outputs, outputs)
 
     return run
 

@@ -29,6 +29,7 @@ from pdp_keras.masks.compilation import (
     is_compiled_apart,
     traced_once,
 )
+from pdp_keras.masks.custom_gradient import with_gradient
 from pdp_keras.masks.order_search import INT32_MAX, Part, from_bits, magnitude_bits
 
 Tensor = Any
@@ -136,6 +137,57 @@ def smallest(values: Tensor, zeros: Tensor, bracket: Tensor | None = None) -> Te
         return ops.zeros(values.shape, dtype="bool")
     marks = _smallest(ops.reshape(values, (-1,)), _rank(zeros), _known(bracket))
     return ops.reshape(marks, values.shape)
+
+
+def tracked_cut(
+    values: Tensor, zeros: Tensor, bracket: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The values with the `zeros` smallest set to 0, and the bracket of the next time.
+
+    Where the values are what they were the last time, one pass shows that they are cut
+    in the same place, and cuts them.
+
+    Args:
+        values: float32 tensor with n >= 1 values.
+        zeros: integer scalar in `[0, n]`.
+        bracket: as for `tracked_threshold`.
+
+    Returns:
+        `(values, bracket)`; the gradient of the values is 1 where they are left.
+    """
+    if 0 in values.shape:
+        return values, bracket
+    zeros = _rank(zeros)
+
+    def gradient(upstream: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        pruned = smallest(values, zeros, bracket)
+        return ops.where(pruned, ops.zeros_like(upstream), upstream), _
+
+    flat = ops.reshape(ops.stop_gradient(values), (-1,))
+    cut, bracket = _tracked_cut(flat, zeros, bracket)
+    cut = ops.stop_gradient(ops.reshape(cut, values.shape))
+    return with_gradient(lambda _, cut: 1.0 * cut, gradient, values, cut), bracket
+
+
+@traced_once
+def _tracked_cut(flat: Tensor, zeros: Tensor, bracket: Tensor) -> tuple[Tensor, Tensor]:
+    cut, is_right = _cut_at(flat, zeros, bracket)
+
+    def search() -> tuple[Tensor, Tensor]:
+        boundary, _ = _order_statistics(flat, zeros, bracket)
+        pruned = _marked(flat, zeros, boundary)
+        found = order_search.next_bracket(boundary, bracket)
+        return ops.where(pruned, ops.zeros_like(flat), flat), found
+
+    return ops.cond(is_right, lambda: (cut, bracket), search)
+
+
+@compiled(least=MANY)
+def _cut_at(flat: Tensor, zeros: Tensor, bracket: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut up to the last value that was found, and whether that cuts so many."""
+    bits = magnitude_bits(flat)
+    pruned = ops.logical_and(bits <= magnitude_bits(bracket[2]), zeros > 0)
+    return ops.where(pruned, 0.0, flat), _count(pruned) == zeros
 
 
 @traced_once

@@ -42,7 +42,7 @@ class Weight(Protocol):
     def soft_masking(self) -> Callable[[Tensor], Tensor]:
         """What masks float32 weights by PDP."""
 
-    def cut_smallest(self) -> Tensor:
+    def cut_smallest(self, training: bool = True) -> Tensor:
         """The weights with the `zeros` smallest (by its mode) set to 0."""
 
     def track_threshold(self) -> None:

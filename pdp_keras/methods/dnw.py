@@ -37,7 +37,7 @@ class DNW(Method):
 
     def hard_masked(self, weight: Weight) -> Tensor:
         """The same."""
-        return weight.cut_smallest()
+        return weight.cut_smallest(training=False)
 
     def fraction(self, moment: Moment, shape: str | None = None) -> float:
         """1 once the warm-up is over; the ramp is not used unless it has a shape."""

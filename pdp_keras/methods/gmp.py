@@ -33,4 +33,4 @@ class GMP(Method):
 
     def hard_masked(self, weight: Weight) -> Tensor:
         """The same."""
-        return weight.cut_smallest()
+        return weight.cut_smallest(training=False)

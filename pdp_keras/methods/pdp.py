@@ -70,7 +70,7 @@ class PDP(Method):
 
     def hard_masked(self, weight: Weight) -> Tensor:
         """The weights with the smallest of them set to 0."""
-        return weight.cut_smallest()
+        return weight.cut_smallest(training=False)
 
 
 @dataclasses.dataclass(frozen=True)

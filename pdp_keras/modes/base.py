@@ -38,9 +38,12 @@ class Mode(abc.ABC):
     # Whether a unit is all that makes an output, so that its bias goes with it.
     prunes_outputs = False
     # Whether finding the threshold is faster with a bracket from the last step; then
-    # there are `tracked_threshold` and `soft_masked_at`, and `hard_masked` takes a
-    # bracket too.
+    # there are `tracked_threshold`, `soft_masked_at` and `tracked_hard_masked`, and
+    # `hard_masked` takes a bracket too.
     keeps_bracket = False
+    # Whether equal kernels can be masked at once, as rows of one tensor; then there are
+    # `soft_masked_rows` and `hard_masked_rows`.
+    has_rows = False
 
     def reason_against(self, shape: tuple[int, ...], axes: KernelAxes) -> str | None:
         """Why a kernel cannot be pruned in this mode; None if it can."""

@@ -156,7 +156,7 @@ class NM(Mode):
         zeros = ops.cast(zeros, "int32")
         if view.length <= self.n:
             return weights
-        losers = self._losers(magnitudes)
+        losers = _losers(self)(magnitudes)
         pruned = ops.cond(
             zeros >= self._most_zeros(view),
             lambda: losers,
@@ -203,7 +203,7 @@ class NM(Mode):
             *_, lost, kept = _extremes(members, count, ops.minimum, ops.maximum)
         return ops.expand_dims(kept, 2), ops.expand_dims(lost, 2)
 
-    def _losers(self, magnitudes: Tensor) -> Tensor:
+    def losers(self, magnitudes: Tensor) -> Tensor:
         """True for the m - n smallest of each group, the first of equal ones first.
 
         What fills up a tail is not marked.
@@ -221,6 +221,14 @@ class NM(Mode):
                 beaten[earlier] = beaten[earlier] + wins
                 beaten[later] = beaten[later] + (1 - wins)
         return ops.logical_and(ops.stack(beaten, axis=2) >= self.n, is_weight)
+
+
+@functools.cache
+def _losers(mode: NM) -> Callable[[Tensor], Tensor]:
+    """What marks them, compiled like `_middle`."""
+    return (
+        compiled(least=MANY)(mode.losers) if mode.m <= _MOST_COMPARED else mode.losers
+    )
 
 
 @functools.cache

@@ -8,7 +8,15 @@ from typing import Any
 
 from keras import ops
 
-from pdp_keras.masks import midpoint_threshold, smallest, soft_masked, tracked_threshold
+from pdp_keras.masks import (
+    midpoint_threshold,
+    row_thresholds,
+    smallest,
+    smallest_of_rows,
+    soft_masked,
+    tracked_cut,
+    tracked_threshold,
+)
 from pdp_keras.models import KernelAxes
 from pdp_keras.modes.base import Mode, Width
 
@@ -27,6 +35,7 @@ class Unstructured(Mode):
     name = "unstructured"
     default_sparsity = 0.8
     keeps_bracket = True
+    has_rows = True
 
     def units(self, shape: tuple[int, ...], axes: KernelAxes) -> int:
         """The number of weights."""
@@ -78,3 +87,21 @@ class Unstructured(Mode):
         single = ops.cast(ops.stop_gradient(weights), "float32")
         pruned = smallest(single, zeros, bracket)
         return ops.where(pruned, ops.zeros_like(weights), weights)
+
+    def tracked_hard_masked(
+        self, weights: Tensor, zeros: Tensor, bracket: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`hard_masked`, looking in the bracket first, and the bracket of the next."""
+        return tracked_cut(weights, zeros, bracket)
+
+    def soft_masked_rows(
+        self, rows: Tensor, zeros: Tensor, width: Width, max_gain: float = math.inf
+    ) -> Tensor:
+        """`soft_masked` of each row; zeros and width are one for each."""
+        threshold = row_thresholds(ops.stop_gradient(rows), zeros)
+        return soft_masked(rows, threshold, width(threshold), max_gain)
+
+    def hard_masked_rows(self, rows: Tensor, zeros: Tensor) -> Tensor:
+        """`hard_masked` of each row."""
+        pruned = smallest_of_rows(ops.stop_gradient(rows), zeros)
+        return ops.where(pruned, ops.zeros_like(rows), rows)

@@ -11,6 +11,7 @@ import numpy as np
 import reference
 
 import pdp_keras
+from pdp_keras.layers import stacks
 from pdp_keras.masks import thresholds
 
 warnings.simplefilter("error", UserWarning)
@@ -85,6 +86,38 @@ def run(model, x, y, **arguments):
     }
 
 
+def together():
+    """How far off training is with equal kernels that are masked one by one."""
+    weights, losses = [], []
+    for is_alone in (False, True):
+        keras.utils.set_random_seed(0)
+        hidden = [keras.layers.Dense(6, activation="tanh") for _ in range(4)]
+        pruned = pdp_keras.prune_model(keras.Sequential([keras.Input((6,)), *hidden]))
+        pruned.compile(keras.optimizers.SGD(0.1), "mse")
+        schedule = pdp_keras.PDPScheduleCallback(warmup_epochs=1, ramp_epochs=2)
+        made = stacks._Call._make
+        counts = []
+
+        def counted(self, group, masking, made=made, counts=counts):
+            counts.append(len(group))
+            return made(self, group, masking)
+
+        stacks._Call._make = counted
+        is_for_stack, stacks._is_for_stack = stacks._is_for_stack, lambda _: False
+        if not is_alone:
+            stacks._is_for_stack = is_for_stack
+        data = np.random.default_rng(2).normal(size=(16, 6)).astype("float32")
+        pruned.fit(data, data, epochs=4, verbose=0, shuffle=False, callbacks=[schedule])
+        losses.append(pruned.evaluate(data, data, verbose=0))
+        stacks._Call._make, stacks._is_for_stack = made, is_for_stack
+        weights.append(leaves(pruned.trainable_variables))
+        assert bool(counts) != is_alone and set(counts) <= {4}
+    pairs = zip(*weights, strict=True)
+    return max(float(np.max(np.abs(a - b))) for a, b in pairs) + abs(
+        losses[0] - losses[1]
+    )
+
+
 generator = np.random.default_rng(1)
 x = generator.normal(size=(32, 6)).astype("float32")
 found["mlp"] = run(models.mlp(), x, np.tanh(x[:, :3]))
@@ -106,6 +139,7 @@ class Plain(models.Encoder):
 encoder = Plain()
 encoder(x)
 found["encoder"] = run(encoder, x, x[:, :, :3])
+found["together"] = together()
 modes = {}
 
 
