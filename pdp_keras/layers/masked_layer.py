@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import inspect
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 from keras import ops, tree
-from keras.src.backend.common import global_state
 
 from pdp_keras.configs import require_keys, shown
+from pdp_keras.layers.stacks import outermost_call
 from pdp_keras.models import compiled_functions, untraced
 
 Tensor = Any
@@ -64,6 +66,8 @@ class MaskedLayer(keras.layers.Wrapper):
         kwargs.setdefault("trainable", layer.trainable)
         # The inner layer casts its inputs itself, by its own policy.
         super().__init__(layer, autocast=False, **kwargs)
+        # Computed again in the backward pass is the wrapper, mask and all.
+        self._remat_mode = _remat_mode(self) or _remat_mode(layer)
         self._convert_input_args = False
         self._allow_non_tensor_positional_args = True
         self._call_signature = _signature_of_call(layer)
@@ -109,6 +113,7 @@ class MaskedLayer(keras.layers.Wrapper):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer; the first call builds it by its own rules."""
+        _note_call(self)
         if not self.has_state:
             if not all(layer.built for layer in self.layer._flatten_layers()):
                 # Keras knows how to build any layer from a symbolic call.
@@ -124,6 +129,9 @@ class MaskedLayer(keras.layers.Wrapper):
             self.build_state()
             self._guard_kernels()
             self._has_compiled = bool(compiled_functions(self.layer))
+            self._computed_again = [
+                x for x in self.layer._flatten_layers() if _remat_mode(x) is not None
+            ]
             # Not `built`, which Keras sets by itself when it loads a layer.
             self.has_state = True
         self.built = True
@@ -171,7 +179,11 @@ class MaskedLayer(keras.layers.Wrapper):
         masked = self.masked_values(training)
         run = self.runner(training)
         # A graph traced here would keep the masked values of this call.
-        with _MaskedScope(masked) as scope, untraced(self._has_compiled):
+        with (
+            _MaskedScope(masked) as scope,
+            untraced(self._has_compiled),
+            _computed_once(self._computed_again),
+        ):
             outputs = run(*args, **kwargs)
         # What the layer updated (statistics, seeds, recurrent states) is its own.
         for variable, value in scope.updates():
@@ -248,7 +260,7 @@ class MaskedLayer(keras.layers.Wrapper):
 
     def _warn_unscheduled(self) -> None:
         self.is_scheduled = True  # once is enough
-        call = _outermost_call()
+        call = outermost_call()
         if call is not None:
             # One model has many wrappers, and one callback was forgotten.
             if call in _warned_in:
@@ -280,9 +292,26 @@ def _require_unwrapped(cls: type, layer: Any, custom_objects: Any) -> None:
 _warned_in: Any = weakref.WeakSet()
 
 
-def _outermost_call() -> Any:
-    # Keras has no public name for it.
-    return global_state.get_global_attribute("current_call_ctx")
+_noted: contextvars.ContextVar[set[int] | None] = contextvars.ContextVar(
+    "noted", default=None
+)
+
+
+@contextlib.contextmanager
+def noted_calls() -> Iterator[set[int]]:
+    """Gives a set to which each wrapper that is called within adds its id."""
+    called: set[int] = set()
+    token = _noted.set(called)
+    try:
+        yield called
+    finally:
+        _noted.reset(token)
+
+
+def _note_call(wrapper: Any) -> None:
+    called = _noted.get()
+    if called is not None:
+        called.add(id(wrapper))
 
 
 class _MaskedScope(keras.StatelessScope):
@@ -311,6 +340,23 @@ class _MaskedScope(keras.StatelessScope):
     def updates(self) -> list[tuple[Any, Tensor]]:
         """The variables that were updated inside, with their new values."""
         return [(v, self.state_mapping[key]) for key, v in self._updated.items()]
+
+
+def _remat_mode(layer: Any) -> Any:
+    return getattr(layer, "_remat_mode", None)
+
+
+@contextlib.contextmanager
+def _computed_once(layers: list[Any]) -> Iterator[None]:
+    """Has layers not be computed again, when the masked values are gone."""
+    modes = [layer._remat_mode for layer in layers]
+    for layer in layers:
+        layer._remat_mode = None
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer._remat_mode = mode
 
 
 def _refusal(layer: str, method: str, remedy: str) -> Callable[..., Any]:

@@ -45,7 +45,7 @@ def remake(
         return (change(own) if change else own), live
 
     try:
-        return _renamed(_from_config(operation, config), config)
+        new = _renamed(_from_config(operation, config), config)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             "Every layer must be able to make a copy of itself from its config: "
@@ -53,6 +53,10 @@ def remake(
             f"{operation.name!r} of class {type(operation).__name__} "
             f"({shortened(error)})"
         ) from error
+    # Which no config holds: what is computed again in the backward pass.
+    if getattr(operation, "_remat_mode", None) is not None:
+        new._remat_mode = operation._remat_mode
+    return new
 
 
 def shortened(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import reference
 import tensorflow as tf
 from keras import layers
 from models import TransformerBlock
@@ -252,18 +253,47 @@ def test_no_bracket_changes_a_result(bracket, jit_compile):
     np.testing.assert_allclose(soft, kernel * mask, rtol=1e-4, atol=1e-7)
 
 
-def test_training_keeps_a_bracket_and_inference_does_not():
+def test_training_and_inference_keep_a_bracket():
     wrapper = dense_wrapper(RNG.normal(size=(300, 300)), sparsity=0.85)
-    bracket = wrapper.pruned_weights[0].bracket
+    (weight,) = wrapper.pruned_weights
     call = tf.function(wrapper)
     inputs = np.zeros((1, 300), "float32")
-    call(inputs, training=False)
-    np.testing.assert_array_equal(bracket, [0, 0, 0])
-    call(inputs, training=True)
-    low, high, last = np.array(bracket)
-    ordered = np.sort(np.abs(wrapper.layer.kernel.numpy()), axis=None)
-    assert last == ordered[76499]
-    assert low < last < high < low * 1.01
+    for training in (False, True):
+        weight.bracket.assign([0, 0, 0])
+        call(inputs, training=training)
+        low, high, last = np.array(weight.bracket)
+        ordered = np.sort(np.abs(wrapper.layer.kernel.numpy()), axis=None)
+        assert last == ordered[76499]
+        assert low < last < high < low * 1.01
+
+
+@pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
+def test_inference_cuts_what_the_weights_are_now(in_graph):
+    """One pass shows that they are cut where they were; and when they are not."""
+    wrapper = dense_wrapper(RNG.normal(size=(300, 300)), sparsity=0.85)
+    (weight,) = wrapper.pruned_weights
+    kernel, inputs = wrapper.layer.kernel, np.eye(300, dtype="float32")
+    call = tf.function(wrapper) if in_graph else wrapper
+    moved = RNG.normal(size=(300, 300))
+    tied = np.repeat(moved[:150], 2, axis=0)
+    for values in (kernel.numpy(), kernel.numpy(), moved, -2 * moved, tied, tied):
+        kernel.assign(values)
+        found = call(inputs, training=False)
+        assert int(np.sum(np.asarray(found) == 0)) == 76500
+        pruned = reference.smallest(np.abs(kernel.numpy()), 76500)
+        np.testing.assert_array_equal(found, np.where(pruned, 0, kernel.numpy()))
+    weight.zeros.assign(0)
+    found = call(inputs, training=False)
+    np.testing.assert_allclose(found, kernel, atol=1e-6)
+
+
+def test_inference_has_the_gradient_of_what_is_left():
+    wrapper = dense_wrapper([[0, -4], [3, 0], [0, 1]], sparsity=1 / 3)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(wrapper(np.eye(3, dtype="float32"), training=False))
+    gradient = tape.gradient(loss, wrapper.layer.kernel)
+    # A kept 0 has its gradient, and a pruned one has none.
+    np.testing.assert_array_equal(gradient, [[0, 1], [1, 0], [1, 1]])
 
 
 def test_a_cell_keeps_no_bracket():
@@ -507,3 +537,31 @@ def test_a_registered_layer_is_pruned():
         assert np.count_nonzero(prune_half(wrapper)(IDENTITY)) == 6
     finally:
         del _ROWS[Matrix]
+
+
+def test_what_is_computed_again_has_its_mask_and_its_gradient():
+    """Keras ran the layer a second time with its own weights, and no gradient."""
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 6)).astype("float32"))
+
+    def outputs_and_gradients(wrapper):
+        with tf.GradientTape() as tape:
+            outputs = wrapper(x, training=True)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return outputs, *tape.gradient(loss, wrapper.trainable_variables)
+
+    def wrapped(layer):
+        wrapper = PDPWrapper(layer, 0.5)
+        wrapper.build((None, 6))
+        wrapper.is_scheduled = True
+        wrapper.pruned_weights[0].zeros.assign(10)
+        return wrapper
+
+    plain = wrapped(layers.Dense(6, activation="tanh"))
+    with keras.RematScope(mode="full"):
+        layer = layers.Dense(6, activation="tanh")
+    again = wrapped(layer)
+    again.set_weights(plain.get_weights())
+    expected, found = outputs_and_gradients(plain), outputs_and_gradients(again)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert again.layer._remat_mode.mode == "full"
