@@ -27,8 +27,12 @@ from pdp_keras.modes import Channel, Mode
 from pdp_keras.pruned import (
     choose_for_target,
     describe_if_possible,
+    find_wrappers,
     mark_pruned,
+    plain_copy,
     pruned_weights,
+    refuse_quantization,
+    require_reached,
 )
 
 
@@ -115,10 +119,24 @@ def prune_model(
     _check_allocation(allocation, mode)
     if target is not None:
         filters = choose_for_target(target, model, mode, sparsity, filters)
-    if isinstance(mode, Channel):
-        return _prune_channels(
-            model, sparsity, mode, method, allocation, temperature, filters, inplace
-        )
+    prune: Any = _prune_channels if isinstance(mode, Channel) else _prune_weights
+    pruned = prune(
+        model, sparsity, mode, method, allocation, temperature, filters, inplace
+    )
+    refuse_quantization(pruned)
+    return pruned
+
+
+def _prune_weights(
+    model: Any,
+    sparsity: float,
+    mode: Mode,
+    method: Method,
+    allocation: Any,
+    temperature: Any,
+    filters: Any,
+    inplace: bool,
+) -> Any:
     plan = _Plan(model, sparsity, mode, method, allocation, temperature, filters)
     if is_graph(model):
         return rebuild_graph(model, plan.wrap, copy_variables)
@@ -127,7 +145,17 @@ def prune_model(
     plan.transfer_to(new)
     exchanged = exchange_layers(new, plan.exchange)
     plan.require_complete(new)
-    return mark_pruned(new, original, exchanged, inplace)
+    return _reached(mark_pruned(new, original, exchanged, inplace), inplace)
+
+
+def _reached(pruned: Any, inplace: bool) -> Any:
+    try:
+        require_reached(pruned, find_wrappers(pruned))
+    except ValueError:
+        if inplace:
+            plain_copy(pruned)  # which is the object itself, as it was
+        raise
+    return pruned
 
 
 def _prune_channels(
@@ -173,7 +201,7 @@ def _prune_channels(
         return wrapper
 
     exchanged = exchange_layers(new, exchange)
-    return mark_pruned(new, original, exchanged, inplace)
+    return _reached(mark_pruned(new, original, exchanged, inplace), inplace)
 
 
 class _Plan:

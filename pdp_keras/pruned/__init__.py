@@ -9,6 +9,8 @@ from pdp_keras.pruned.parts import (
     require_pruned,
 )
 from pdp_keras.pruned.plain import plain_copy
+from pdp_keras.pruned.quantization import refuse_quantization
+from pdp_keras.pruned.reach import require_reached
 from pdp_keras.pruned.run import ScheduleRun
 from pdp_keras.pruned.subclassed import describe_if_possible, mark_pruned
 from pdp_keras.pruned.target import choose_for_target
@@ -24,5 +26,7 @@ __all__ = [
     "mark_pruned",
     "plain_copy",
     "pruned_weights",
+    "refuse_quantization",
     "require_pruned",
+    "require_reached",
 ]

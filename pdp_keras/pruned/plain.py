@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from pdp_keras.channels import ChannelWrapper, remove_channels
-from pdp_keras.layers import MaskedLayer, PDPWrapper
+from pdp_keras.layers import MaskedLayer, PDPWrapper, masked_at_once
 from pdp_keras.models import (
     CopyState,
     copy_variables,
@@ -18,6 +19,7 @@ from pdp_keras.models import (
     rebuild_graph,
 )
 from pdp_keras.pruned.parts import channel_groups, find_wrappers
+from pdp_keras.pruned.quantization import allow_quantization
 from pdp_keras.pruned.subclassed import PrunedModel
 
 _WRAPPER_NAMES = [
@@ -33,9 +35,7 @@ def plain_copy(model: Any) -> Any:
         model: a model with wrappers; not changed, unless it was pruned in place.
     """
     values = {
-        id(variable): value
-        for wrapper in find_wrappers(model)
-        for variable, value in wrapper.masked_values(training=False)
+        id(variable): value for variable, value in _final_values(find_wrappers(model))
     }
 
     def copy_state(old: Any, new: Any) -> None:
@@ -49,6 +49,15 @@ def plain_copy(model: Any) -> Any:
         return _strip_subclassed(model, values)
     # A user's own subclass with wrappers in its attributes keeps its class.
     return _strip_in_place(make_subclassed_anew(model, values), None)
+
+
+def _final_values(wrappers: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Every masked variable with what inference sees of it."""
+    weights = [
+        w for x in wrappers if isinstance(x, PDPWrapper) for w in x.pruned_weights
+    ]
+    with masked_at_once(weights):
+        return [pair for x in wrappers for pair in x.masked_values(training=False)]
 
 
 def make_stripped(layer: Any) -> Any:
@@ -107,9 +116,8 @@ def _copy_plain(model: Any) -> Any:
 
 
 def _strip_in_place(model: Any, plain_class: type | None) -> Any:
-    for wrapper in find_wrappers(model):
-        for variable, value in wrapper.masked_values(training=False):
-            variable.assign(value)
+    for variable, value in _final_values(find_wrappers(model)):
+        variable.assign(value)
 
     def exchange(layer: Any) -> Any:
         if isinstance(layer, MaskedLayer):
@@ -119,6 +127,7 @@ def _strip_in_place(model: Any, plain_class: type | None) -> Any:
         return layer
 
     exchange_layers(model, exchange)
+    allow_quantization(model)
     if plain_class is not None:
         model.__class__ = plain_class
     return model

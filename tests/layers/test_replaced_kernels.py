@@ -21,10 +21,35 @@ def model():
 def test_quantization_waits_for_strip(mode):
     pruned = pdp_keras.prune_model(model(), mode=mode)
     before = [w.copy() for w in pruned.get_weights()]
-    with pytest.raises(ValueError, match=r"'quantize' would replace.*strip_pruning"):
+    with pytest.raises(ValueError, match=r"must not be quantized, .*strip_pruning"):
         pruned.quantize("int8")
     for old, new in zip(before, pruned.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_no_layer_is_quantized_where_one_is_pruned():
+    """Keras goes from layer to layer; the first ones would be quantized by then."""
+    pruned = pdp_keras.prune_model(model(), 0.5, filters="b")
+    with pytest.raises(ValueError, match="must not be quantized"):
+        pruned.quantize("int8")
+    assert pruned.get_layer("a").quantization_mode is None
+    pruned.quantize("int8", filters="a")
+    assert pruned.get_layer("a").quantization_mode == "int8"
+    with pytest.raises(ValueError, match=r"'quantize' would replace.*layer 'b'"):
+        pruned.quantize("int8", filters="b")
+
+
+def test_a_loaded_model_refuses_too(tmp_path):
+    pdp_keras.prune_model(model(), 0.5).save(tmp_path / "pruned.keras")
+    pruned = keras.models.load_model(tmp_path / "pruned.keras")
+    with pytest.raises(ValueError, match=r"'quantize' would replace.*strip_pruning"):
+        pruned.quantize("int8")
+    pruned.compile("sgd", "mse")
+    pdp_keras.PDPScheduleCallback(warmup_epochs=0, ramp_epochs=1).start(
+        pruned, epochs=1, steps_per_epoch=1
+    )
+    with pytest.raises(ValueError, match="must not be quantized"):
+        pruned.quantize("int8")
 
 
 def test_lora_waits_for_strip():
