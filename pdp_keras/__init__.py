@@ -13,6 +13,7 @@ from pdp_keras.models import KernelAxes, count_macs, register_prunable_layer
 from pdp_keras.modes import NM, Channel, Unstructured
 from pdp_keras.prune import prune_model
 from pdp_keras.report import SparsityReport, sparsity_report
+from pdp_keras.seeds import BackupSeeds
 from pdp_keras.strip import strip_pruning
 from pdp_keras.targets import DeployCheck, deploy_check
 from pdp_keras.tflite import ExportError
@@ -22,6 +23,7 @@ __all__ = [
     "NM",
     "AbsoluteTemperature",
     "AtTarget",
+    "BackupSeeds",
     "Channel",
     "ChannelRule",
     "DeployCheck",

@@ -19,7 +19,7 @@ _WINGS = {
     "#fdebd0": "masks scheduling allocation modes methods layers channels pruned",
     "#d6eaf8": "rewrites tflite targets export",
     "#e5e8e8": "models configs version",
-    "#e8f8f5": "prune strip report callbacks at_target plot",
+    "#e8f8f5": "prune strip report callbacks at_target seeds plot",
 }
 
 

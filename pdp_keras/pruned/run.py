@@ -8,8 +8,10 @@ import warnings
 from typing import Any
 
 from pdp_keras import allocation as allocations
+from pdp_keras.layers import set_home
 from pdp_keras.masks import read_integer
 from pdp_keras.methods import Method
+from pdp_keras.pruned.decay import spare_from_decay
 from pdp_keras.pruned.parts import (
     common_method,
     current_sparsity,
@@ -20,6 +22,7 @@ from pdp_keras.pruned.parts import (
     require_finite,
     require_pruned,
 )
+from pdp_keras.pruned.quantization import refuse_quantization
 from pdp_keras.scheduling import (
     LinearRamp,
     Moment,
@@ -35,6 +38,8 @@ _RANKINGS_OF_A_RAMP = 20
 # A long ramp by step changes its counters so many times: to set them costs time. On JAX
 # all variables are brought up to date for it, which takes as long as a small step.
 _CHANGES_OF_A_RAMP = 100
+# What counts and rankings may be off the sparsity of a moment.
+_ROUNDING = 0.02
 
 
 class ScheduleRun:
@@ -75,6 +80,17 @@ class ScheduleRun:
         for wrapper in self.wrappers:
             wrapper.is_scheduled = True
             wrapper.driver = self
+            set_home(getattr(wrapper, "pruned_weights", ()), model)
+        spare_from_decay(
+            getattr(model, "optimizer", None),
+            [
+                variable
+                for part in self.parts
+                for variable in part.extras.values()
+                if variable.trainable
+            ],
+        )
+        refuse_quantization(model)
         self.model = model
         self.allocation = allocation
         self.shape = timetable.ramp
@@ -108,6 +124,8 @@ class ScheduleRun:
     def start_epoch(self, epoch: int) -> None:
         """Sets the sparsity of an epoch, counted from 0."""
         self._require_alone()
+        if self.moment is None:
+            self._warn_of_another_ramp(epoch)
         self.epoch = epoch
         self._count_learned()
         if self.goes_by_step:
@@ -153,6 +171,32 @@ class ScheduleRun:
                 f"(it is at {current_sparsity(self.parts):.2%}). A callback that "
                 "looks for the best epoch finds it while little is pruned: wrap it, "
                 "`pdp_keras.AtTarget(keras.callbacks.EarlyStopping(...))`.",
+                stacklevel=2,
+            )
+
+    def _warn_of_another_ramp(self, epoch: int) -> None:
+        """Warns if a run that goes on has another ramp than the one it began with."""
+        method = self.method
+        is_free = method.learns_sparsity or method.sets_zeros or method.may_fall
+        # Where masks change now and then, the sparsity lags behind the ramp.
+        is_free = is_free or self._has_own("is_due")
+        if epoch == 0 or is_free or not isinstance(self.schedule, LinearRamp):
+            return
+        self._sync()
+        reached, target = current_sparsity(self.parts), requested_sparsity(self.model)
+        if reached == 0 or not any(part.is_below_target for part in self.parts):
+            return
+        # Where it was stopped within an epoch, it is somewhere between these two.
+        least, most = (
+            target * method.fraction(Moment(done, self.ramp, self.epochs), self.shape)
+            for done in (epoch, epoch + 1)
+        )
+        if not least - _ROUNDING <= reached <= most + _ROUNDING:
+            warnings.warn(
+                "A run that goes on must have the ramp that it began with; left out, "
+                "it follows the `epochs` of `fit`. Pass warmup_epochs and ramp_epochs, "
+                f"or total_epochs. Received: a model at {reached:.2%} sparsity, where "
+                f"this run has {least:.2%} at the beginning of epoch {epoch}",
                 stacklevel=2,
             )
 

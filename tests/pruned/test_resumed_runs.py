@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from runs import LAMP, STRAIGHT, compiled, fit, zeros
 
+import pdp_keras
 from pdp_keras import PDPScheduleCallback
 from pdp_keras.pruned import parts
 
@@ -29,6 +30,7 @@ import sys
 import keras, numpy as np
 sys.path.insert(0, {tests!r})
 from runs import fit
+import pdp_keras
 from pdp_keras import PDPScheduleCallback
 model = keras.models.load_model({path!r})
 fit(model, 4, PDPScheduleCallback(**{arguments!r}), initial_epoch=2)
@@ -159,3 +161,46 @@ def test_a_ramp_that_begins_again_takes_nothing_back(allocation):
     found = fit(model, 5, again).history["sparsity"]
     assert found == pytest.approx([0.25, 0.25, 0.25, 0.375, 0.5], abs=2.01 / 180)
     assert sum(zeros(model)) == 90
+
+
+def test_a_run_that_goes_on_with_another_ramp_says_so():
+    """Left out, the ramp follows `epochs`: 10 and then 40 are two ramps."""
+    model = compiled()
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 2)
+    )
+    with pytest.warns(UserWarning, match="stopped before the model reached its target"):
+        fit(model, 10, PDPScheduleCallback(), stop)
+    with pytest.warns(UserWarning, match="A run that goes on must have the ramp"):
+        fit(model, 40, PDPScheduleCallback(), initial_epoch=3)
+
+
+@pytest.mark.parametrize("update", ["epoch", "step"])
+def test_a_run_that_goes_on_with_its_ramp_does_not(update):
+    schedule = {"warmup_epochs": 1, "ramp_epochs": 6, "update": update}
+    model = compiled()
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 2)
+    )
+    with pytest.warns(UserWarning, match="stopped before the model reached its target"):
+        fit(model, 10, PDPScheduleCallback(**schedule), stop)
+    fit(model, 40, PDPScheduleCallback(**schedule), initial_epoch=3)
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+@pytest.mark.parametrize(
+    ("method", "extra"), [("movement", "kernel_scores"), ("str", "kernel_threshold")]
+)
+def test_weight_decay_spares_what_is_no_weight(method, extra, is_built):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8)])
+    model = pdp_keras.prune_model(model, 0.5, method=method)
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.5)
+    bias = model.layers[0].layer.bias
+    optimizer.exclude_from_weight_decay(var_list=[bias])
+    model.compile(optimizer, "mse")
+    if is_built:
+        optimizer.build(model.trainable_variables)
+    schedule = PDPScheduleCallback(warmup_epochs=0, ramp_epochs=1)
+    schedule.start(model, epochs=2, steps_per_epoch=1)
+    decays = {v.name: optimizer._use_weight_decay(v) for v in model.trainable_variables}
+    assert decays == {"kernel": True, "bias": False, extra: False}
