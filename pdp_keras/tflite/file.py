@@ -8,11 +8,15 @@ runtime package `ai-edge-litert` is imported when first used.
 import dataclasses
 import itertools
 import operator
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pdp_keras.tflite.bounds import require_bounded
+from pdp_keras.tflite.consistency import require_consistent
 
 Array = npt.NDArray[Any]
 
@@ -74,13 +78,50 @@ def stored_tensors(data: bytes) -> list[StoredTensor]:
 
 
 def load_model(data: bytes) -> tuple[Any, Any]:
-    """The schema's module, and the file as its `ModelT`."""
+    """The schema's module, and the file as its `ModelT`.
+
+    Raises:
+        ValueError: if the content is not that of a whole .tflite file, or does not fit
+            together. Nothing larger than the file, or than the zeros that it stands
+            for, has been made then.
+    """
     # Older releases of the runtime come without the schema; TensorFlow has it.
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError:
         from tensorflow.lite.python import schema_py_generated as schema
-    return schema, schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    try:
+        require_bounded(schema, data)
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    # The errors of offsets that lead nowhere.
+    except (struct.error, IndexError, TypeError, OverflowError) as error:
+        raise _not_whole(data) from error
+    except ValueError as error:
+        raise (error if "Received" in str(error) else _not_whole(data)) from error
+    _fill_in_lists(model)
+    require_consistent(schema, model, len(data), _DTYPES)
+    return schema, model
+
+
+def _fill_in_lists(model: Any) -> None:
+    """Puts empty lists where the schema leaves them out."""
+
+    def fill(table: Any, *names: str) -> None:
+        for name in names:
+            setattr(table, name, listed(getattr(table, name)))
+
+    fill(model, "subgraphs", "operatorCodes", "buffers")
+    for graph in model.subgraphs:
+        fill(graph, "tensors", "operators", "inputs", "outputs")
+        for one in graph.operators:
+            fill(one, "inputs", "outputs")
+
+
+def _not_whole(data: bytes) -> ValueError:
+    return ValueError(
+        "The content must be that of a whole .tflite file, every offset inside of it. "
+        f"Received: {len(data):,} bytes that begin with {data[:8]!r}"
+    )
 
 
 def operator_kind(model: Any, operator: Any) -> int:
@@ -243,13 +284,21 @@ class TFLiteRun:
         data: the file's content, with one signature.
 
     Raises:
-        RuntimeError, ValueError: LiteRT refuses the file.
+        ValueError: if the content does not fit together, or LiteRT refuses it.
     """
 
     def __init__(self, data: bytes):
         from ai_edge_litert.interpreter import Interpreter
 
-        self._runner = Interpreter(model_content=data).get_signature_runner()
+        # LiteRT trusts some of what it is given, to the end of the process.
+        load_model(data)
+        try:
+            self._runner = Interpreter(model_content=data).get_signature_runner()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                "LiteRT must be able to load the .tflite file. "
+                f"Received: a file of which it says: {error}"
+            ) from error
         self._inputs = self._runner.get_input_details()
         self._outputs = self._runner.get_output_details()
 
