@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class ReportRow:
             group are pruned together.
         kept_as_zeros: why dead channels are not removed when the model is stripped;
             empty where they are.
+        frozen: whether the layer is not trainable. It is pruned like any other.
     """
 
     layer: str
@@ -52,6 +53,7 @@ class ReportRow:
     channels: tuple[int, int] | None = None
     group: str | None = None
     kept_as_zeros: str = ""
+    frozen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +115,7 @@ class SparsityReport:
         """The report as a table for people."""
         pruned = [
             (
-                f"{row.layer}/{row.weight}",
+                f"{row.layer}/{row.weight}{' (frozen)' if row.frozen else ''}",
                 _shape(row.shape),
                 f"{row.size:,}",
                 "-" if row.target is None else f"{row.target:.2%}",
@@ -194,11 +196,13 @@ def _channel_report(
         for variable, value in wrapper.living_weights()
     }
     reasons = {id(v): why for w in wrappers for v, why in w.reasons_by_variable()}
+    elsewhere = {name: why for w in wrappers for name, why in w.elsewhere.items()}
     rows, dense = [], []
     for kernel in kernels:
         key = id(kernel.variable)
         if key not in living:
-            dense.append(_skipped(kernel, reasons.get(key, _NO_CHANNELS)))
+            why = reasons.get(key) or _of_path(elsewhere, kernel.full_name)
+            dense.append(_skipped(kernel, why or _NO_CHANNELS))
             continue
         wrapper, values = living[key]
         group = wrapper.group_of(kernel.variable)
@@ -215,6 +219,13 @@ def _channel_report(
             )
         )
     return SparsityReport(model.name, tuple(rows), (*dense, *skipped))
+
+
+def _of_path(reasons: Mapping[str, str], path: str) -> str | None:
+    """The reason of a kernel, or else of a layer that it is in."""
+    while path and path not in reasons:
+        path = path.rpartition("/")[0]
+    return reasons.get(path)
 
 
 def _skipped(kernel: Kernel, reason: str) -> SkippedWeight:
@@ -234,6 +245,7 @@ def _row(
         target=None if state is None else state.target_sparsity,
         sparsity=zeros / max(1, kernel.size),
         zeros=zeros,
+        frozen=not kernel.variable.trainable,
         **{"threshold": None, **others},
     )
 

@@ -3,11 +3,15 @@
 import json
 
 import channel_models
+import keras
 import models
 import numpy as np
 import pytest
+from keras import layers
 
+import pdp_keras
 from pdp_keras import prune_model, sparsity_report, strip_pruning
+from pdp_keras.channels.rules import base
 from pdp_keras.models.kernels import find_kernels
 
 
@@ -152,6 +156,103 @@ def test_kernels_whose_channels_stay_say_why():
     model = channel_models.randomize(models.cnn())
     report = sparsity_report(prune_model(model, 0.5, "channel", filters="nested"))
     reasons = {(w.layer, w.weight): w.reason for w in report.skipped}
-    not_chosen = "no channels that are pruned, or not chosen by `filters`"
+    not_chosen = "'stem', which makes them, is not chosen by `filters`"
     assert reasons["stem", "kernel"] == not_chosen
     assert [row.layer for row in report.rows] == ["nested/hidden", "logits"]
+
+
+def test_frozen_layers_are_marked():
+    model = models.mlp()
+    model.layers[0].trainable = False
+    for mode in ("unstructured", "channel"):
+        report = sparsity_report(prune_model(model, 0.5, mode))
+        assert [row.frozen for row in report.rows][:2] == [True, False]
+        first, second = (f"{row.layer}/{row.weight}" for row in report.rows[:2])
+        assert f"\n{first} (frozen)  " in str(report)
+        assert f"\n{second}  " in str(report)
+        assert report.to_dict()["rows"][0]["frozen"] is True
+
+
+def attention_over_places():
+    """CBAM: a gate for each place, made of what all channels have there."""
+    x = i = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="c")(x)
+    found = [keras.ops.mean(x, -1, keepdims=True), keras.ops.max(x, -1, keepdims=True)]
+    gate = layers.Conv2D(1, 3, padding="same", name="gate")(layers.Concatenate()(found))
+    x = layers.Conv2D(6, 1, name="d")(x * keras.ops.sigmoid(gate))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(i, layers.Dense(2, name="out")(x))
+
+
+def test_what_stopped_the_channels_of_a_kernel_that_is_left_dense():
+    pruned = prune_model(attention_over_places(), 0.5, "channel", filters="c|d|gate")
+    for model in (pruned, keras.models.clone_model(pruned)):
+        skipped = sparsity_report(model).skipped
+        reasons = {w.layer: w.reason for w in skipped if w.weight == "kernel"}
+        assert reasons["c"].endswith("(Mean) mixes them, and not by a kernel")
+
+
+@keras.saving.register_keras_serializable("pdp_keras_tests")
+class Rounded(layers.Dense):
+    """Computes with another kernel, which no rule foresees."""
+
+    def call(self, x):
+        return keras.ops.matmul(x, keras.ops.round(self.kernel * 16) / 16) + self.bias
+
+
+@keras.saving.register_keras_serializable("pdp_keras_tests")
+class Pair(layers.Layer):
+    """Two layers in one, without a rule."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = layers.Dense(6), layers.Dense(8)
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build((*shape[:-1], 6))
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+ROUNDED = (
+    "layer 'own' of class Rounded has no channel rule: see "
+    "pdp_keras.register_channel_rule, and if its own `call` does to channels what that "
+    "of Dense does, say pdp_keras.register_channel_rule(Rounded, Dense)"
+)
+PAIR = (
+    "layer 'own' of class Pair has no channel rule: see pdp_keras.register_channel_rule"
+)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [(lambda: Rounded(8, name="own"), ROUNDED), (lambda: Pair(name="own"), PAIR)],
+    ids=["Rounded", "Pair"],
+)
+def test_layers_without_a_rule_are_named_in_report_and_error(layer, reason):
+    inputs = [keras.Input((5,))]
+    model = keras.Sequential([*inputs, layers.Dense(6, name="a"), layer()])
+    report = sparsity_report(prune_model(model, 0.5, "channel"))
+    assert [row.kept_as_zeros for row in report.rows] == [f"kept as zeros: {reason}"]
+    own = [w.reason for w in report.skipped if w.weight == "kernel"]
+    assert set(own) == {reason}
+    alone = keras.Sequential([keras.Input((8,)), layer()])
+    with pytest.raises(ValueError, match="The model must have channels") as error:
+        prune_model(alone, 0.5, "channel")
+    text = str(error.value)
+    assert reason in text
+    assert "`rule = pdp_keras.ChannelRule(lambda call: call.first())`" in text
+
+
+def test_the_rule_of_another_class_may_be_taken_over(monkeypatch):
+    monkeypatch.setitem(base.RULES, Rounded, None)  # removed again after the test
+    pdp_keras.register_channel_rule(Rounded, layers.Dense)
+    middle = Rounded(8, name="own")
+    model = keras.Sequential([keras.Input((5,)), middle, layers.Dense(2)])
+    pruned = prune_model(model, 0.5, "channel", allocation="uniform")
+    models.set_zeros(pruned)
+    assert strip_pruning(pruned).layers[0].units == 4
+    with pytest.raises(TypeError, match=r"or a class that has one\. Received: rule="):
+        pdp_keras.register_channel_rule(Rounded, Pair)

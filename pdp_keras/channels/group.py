@@ -336,7 +336,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
     def load_own_variables(self, store: Any) -> None:
         """Loads the counters; a model saved while pruned needs no new schedule."""
         super().load_own_variables(store)
-        self.is_scheduled = read_integer(self.zeros) > 0
+        self.is_scheduled |= read_integer(self.zeros) > 0
 
     def get_config(self) -> dict[str, Any]:
         """All arguments."""

@@ -21,6 +21,7 @@ from pdp_keras import methods
 from pdp_keras.channels.axes import Axis
 from pdp_keras.channels.gates import is_batch_normalization, is_gate
 from pdp_keras.channels.group import ChannelGroup, Maker
+from pdp_keras.channels.rules.base import has_no_rule, no_rule
 from pdp_keras.channels.trace import ChannelPlan, ChannelSlot, find_channels
 from pdp_keras.channels.wrapper import ChannelWrapper
 from pdp_keras.layers import UNSET, can_normalize
@@ -103,6 +104,8 @@ class ChannelPlanner:
         # Where a layer is first met in the graph.
         self._order: dict[int, int] = {}
         self._in_graph: set[int] = set()
+        # Why channels of kernels are not removed that no wrapper speaks of.
+        self._elsewhere: dict[str, str] = {}
         kernels, _ = find_kernels(model)
         self._kernels = {kernel.full_name: kernel for kernel in kernels}
         if has_graph:
@@ -117,6 +120,7 @@ class ChannelPlanner:
                 "The model must have channels that can be pruned: outputs of a layer "
                 "that do not reach the model's outputs. "
                 f"Received: model={model.name!r} without any that were chosen"
+                f"{_shown(self._elsewhere, _graph_layers(model) if has_graph else ())}"
             )
         if method.needs_gates and not any(p.gates for p in self._parts.values()):
             raise ValueError(
@@ -154,6 +158,7 @@ class ChannelPlanner:
             ]
             for role, axes in work.axes.items()
         }
+        elsewhere, self._elsewhere = self._elsewhere, {}
         return ChannelWrapper(
             new,
             [self._group(label) for label in labels],
@@ -161,6 +166,7 @@ class ChannelPlanner:
             reasons=work.reasons,
             path=work.path,
             order=work.order,
+            elsewhere=elsewhere,
         )
 
     def has_work(self, layer: Any) -> bool:
@@ -174,9 +180,13 @@ class ChannelPlanner:
         for slot in plan.slots:
             for index in set(slot.group_of.tolist()) - {-1}:
                 slots_of[index].append(slot)
-        labels = [
-            group.name if self._wants(group.size, slots) else ""
+        against = [
+            self._reason_against(group.size, slots)
             for group, slots in zip(plan.groups, slots_of, strict=True)
+        ]
+        labels = [
+            "" if reason else group.name
+            for group, reason in zip(plan.groups, against, strict=True)
         ]
         for index, (group, label) in enumerate(zip(plan.groups, labels, strict=True)):
             if label:
@@ -211,6 +221,17 @@ class ChannelPlanner:
                 self._plan_zeros(kernel, f"kept as zeros: {fixed.reason}")
             elif id(kernel.owner) in self._work:
                 self._work[id(kernel.owner)].reasons[fixed.weight] = fixed.reason
+            else:
+                self._elsewhere[kernel.full_name] = fixed.reason
+        for group, reason in zip(plan.groups, against, strict=True):
+            for slot in group.makers if reason else ():
+                self._elsewhere[f"{slot.path}/{slot.weight}"] = reason
+        names = {id(k.variable): name for name, k in self._kernels.items()}
+        for layer in filter(has_no_rule, _graph_layers(model)):
+            for kernel in find_kernels(layer)[0]:
+                # Up to the layer: those inside of a copy may have other names.
+                above, _, _ = names[id(kernel.variable)].partition(f"{layer.name}/")
+                self._elsewhere[f"{above}{layer.name}"] = no_rule(layer)
 
     def _gates(self, plan: ChannelPlan) -> dict[int, set[int]]:
         """By the id of its slot, the groups that each gate may shut.
@@ -234,19 +255,20 @@ class ChannelPlanner:
                 found[id(slot)] = groups
         return {key: groups - open_groups for key, groups in found.items()}
 
-    def _wants(self, units: int, slots: Iterable[ChannelSlot]) -> bool:
+    def _reason_against(self, units: int, slots: Iterable[ChannelSlot]) -> str:
+        """Why a group is not pruned, though its channels could be removed, or ""."""
         if units <= self.mode.min_channels:
-            return False
+            return f"its {units} channels are not more than min_channels"
         for slot in slots:
             if slot.role == "normalizes" and not self._can_normalize(slot.layer):
-                return False
+                return f"{slot.path!r} normalizes across them, within another layer"
             kernel = self._kernels.get(f"{slot.path}/{slot.weight}")
             # A depthwise kernel only follows what another one makes.
             if slot.role != "makes" or kernel is None or not kernel.axes.inputs:
                 continue
             if not self._is_chosen(kernel):
-                return False
-        return True
+                return f"{slot.path!r}, which makes them, is not chosen by `filters`"
+        return ""
 
     def _can_normalize(self, layer: Any) -> bool:
         # A wrapper around a layer with sublayers computes with masked weights, but
@@ -340,6 +362,24 @@ class ChannelPlanner:
             removable=part.removable,
             gates=part.gates,
         )
+
+
+# So many reasons an error shows.
+_SHOWN = 3
+
+
+def _shown(reasons: dict[str, str], layers: Iterable[Any]) -> str:
+    """The end of the error of a model without channels: what stopped them."""
+    names = {reason: name for name, reason in reversed(reasons.items())}
+    lines = [f"{name}: {reason}" for reason, name in reversed(names.items())][:_SHOWN]
+    without = next(filter(has_no_rule, layers), None)
+    if without is not None:
+        lines.append(
+            "where each channel passes by itself, two lines are a rule: "
+            "`rule = pdp_keras.ChannelRule(lambda call: call.first())` and "
+            f"`pdp_keras.register_channel_rule({type(without).__name__}, rule)`"
+        )
+    return "".join(f"; {line}" for line in lines)
 
 
 def _graph_layers(model: Any) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from pdp_keras.channels.labels import (
     Reason,
     fixed_tensor,
 )
+from pdp_keras.channels.own_layers import passes_channels_on
 from pdp_keras.channels.rules.base import MAKES, AxisBook, LabelledAxis, computes_kernel
 from pdp_keras.channels.rules.registry import ChannelCall, find_rule
 from pdp_keras.models import child_layers, is_graph
@@ -253,6 +254,10 @@ class ChannelTrace:
     def _follow_rule(self, call: ChannelCall) -> list[LabelledTensor]:
         rule = find_rule(type(call.layer))
         if rule is None:
+            if len(call.inputs) == len(call.output_shapes) == 1 and passes_channels_on(
+                call.layer, call.inputs[0].shape
+            ):
+                return [call.first()]
             return call.unknown()
         if computes_kernel(call.layer):
             return call.unknown(f"layer {call.layer.name!r} computes its kernel")

@@ -65,6 +65,8 @@ class ChannelWrapper(MaskedLayer):
         groups: the `ChannelGroup`s that it has to do with, shared with others.
         makes, reads, normalizes, zeroes, gates: `Axis` objects (or their dicts).
         reasons: why kernels of the layer have channels that are not removed.
+        elsewhere: why those of layers without a wrapper have, by their full names; one
+            wrapper of a model keeps it for all.
         path: the layer's path in the model.
         order: its place in the order of the graph.
         **kwargs: of `keras.layers.Layer`.
@@ -86,11 +88,14 @@ class ChannelWrapper(MaskedLayer):
         path: str | None = None,
         gates: Sequence[Any] = (),
         order: int = 0,
+        elsewhere: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         _GROUPS.require("groups", groups)
         reasons = {} if reasons is None else reasons
         _REASONS.require("reasons", reasons)
+        elsewhere = {} if elsewhere is None else elsewhere
+        _REASONS.require("elsewhere", elsewhere)
         if path is not None:
             TEXT.require("path", path)
         INTEGER.require("order", order)
@@ -103,6 +108,7 @@ class ChannelWrapper(MaskedLayer):
         self.zeroes = read_axes("zeroes", zeroes)
         self.gates = read_axes("gates", gates)
         self.reasons = dict(reasons)
+        self.elsewhere = dict(elsewhere)
         self.order = order
 
     @property
@@ -306,6 +312,7 @@ class ChannelWrapper(MaskedLayer):
             "zeroes": [dataclasses.asdict(axis) for axis in self.zeroes],
             "gates": [dataclasses.asdict(axis) for axis in self.gates],
             "reasons": self.reasons,
+            **({"elsewhere": self.elsewhere} if self.elsewhere else {}),
             "order": self.order,
         }
 

@@ -60,6 +60,13 @@ def data():
     return x, generator.normal(size=(32, 4)).astype("float32")
 
 
+class RoundedDense(layers.Dense):
+    """A layer of the same example."""
+
+    def call(self, inputs):
+        return inputs @ keras.ops.round(self.kernel) + self.bias
+
+
 class ScaleLayer(layers.Layer):
     """The layer of the example of `register_channel_rule`."""
 
@@ -83,6 +90,7 @@ def namespace(name):
         "os": os,
         "pdp_keras": pdp_keras,
         "ScaleLayer": ScaleLayer,
+        "RoundedDense": RoundedDense,
         "model": network(),
     }
     if name == "pdp_keras.prune_model":
@@ -90,7 +98,7 @@ def namespace(name):
     if name.startswith("pdp_keras.plot.") or name in AFTER_TRAINING:
         found["model"], found["history"] = trained()
         found |= dict(zip("xy", data(), strict=True))
-    if name in ("pdp_keras.PDPScheduleCallback", "pdp_keras.AtTarget"):
+    if name in DRIVEN:
         x, y = data()
         model = pdp_keras.prune_model(network(), 0.5)
         model.compile("sgd", "mse")
@@ -101,6 +109,11 @@ def namespace(name):
     return found
 
 
+DRIVEN = (
+    "pdp_keras.AtTarget",
+    "pdp_keras.BackupSeeds",
+    "pdp_keras.PDPScheduleCallback",
+)
 AFTER_TRAINING = (
     "pdp_keras.SparsityReport",
     "pdp_keras.sparsity_report",

@@ -110,10 +110,7 @@ class ChannelCall:
 
     def unknown(self, reason: str = "") -> list[LabelledTensor]:
         """Fixes all inputs: the rule does not know what becomes of them."""
-        text = reason or (
-            f"layer {self.layer.name!r} of class {type(self.layer).__name__} has no "
-            "channel rule: see pdp_keras.register_channel_rule"
-        )
+        text = reason or no_rule(self.layer)
         for x in self.inputs:
             self.atoms.fix(x.labels, "unknown", text)
         return self.fixed()
@@ -364,6 +361,27 @@ def find_rule(operation_class: Any) -> ChannelRule | None:
     """The rule of a class, or of a base class whose `call` it inherits."""
     rule: ChannelRule | None = find_with_call(RULES, operation_class)
     return rule
+
+
+def has_no_rule(layer: Any) -> bool:
+    """Whether it is a layer with weights of which no rule says what its `call` does."""
+    return find_rule(type(layer)) is None and bool(layer.weights)
+
+
+def no_rule(layer: Any) -> str:
+    """That nothing says what the `call` of a layer does, and how to say it."""
+    cls = type(layer).__name__
+    text = (
+        f"layer {layer.name!r} of class {cls} has no channel rule: see "
+        "pdp_keras.register_channel_rule"
+    )
+    base = next((base for base in type(layer).__mro__ if base in RULES), None)
+    if base is None:
+        return text
+    return (
+        f"{text}, and if its own `call` does to channels what that of {base.__name__} "
+        f"does, say pdp_keras.register_channel_rule({cls}, {base.__name__})"
+    )
 
 
 def computes_kernel(layer: Any) -> bool:

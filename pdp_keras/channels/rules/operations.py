@@ -44,6 +44,13 @@ _REDUCTIONS = {
 }
 
 
+def is_elementwise(operation_class: type) -> bool:
+    """Whether an operation acts on the values at each place alone."""
+    module, _, family = operation_class.__module__.rpartition(".")
+    names = _ELEMENTWISE.get(family, "").split()
+    return module == "keras.src.ops" and operation_class.__name__ in names
+
+
 def _elementwise(call: ChannelCall) -> Any:
     operands = []
     # What the operation was made with counts as well: limits to clip at, for one.

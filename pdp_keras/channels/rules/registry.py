@@ -39,16 +39,17 @@ for _family in (
     RULES.update(_family.ROWS)
 
 
-def register_channel_rule(layer_class: type, rule: ChannelRule) -> None:
+def register_channel_rule(layer_class: type, rule: ChannelRule | type) -> None:
     """Says how channels pass through a custom layer.
 
     Args:
         layer_class: a subclass of `keras.layers.Layer`. Its subclasses inherit the
             rule if they do not override `call`.
-        rule: a `ChannelRule`.
+        rule: a `ChannelRule`; or a class that has one, which it takes over.
 
     Raises:
-        TypeError: if `layer_class` is not a layer class, or `rule` not a rule.
+        TypeError: if `layer_class` is not a layer class, or `rule` neither a rule nor
+            a class with one.
 
     Example:
 
@@ -61,12 +62,20 @@ def register_channel_rule(layer_class: type, rule: ChannelRule) -> None:
     >>> def resize(layer, config, kept):
     ...     return {**config, "size": kept.size("scale", 0)}
     >>> register_channel_rule(ScaleLayer, ChannelRule(trace, resize))
+
+    A Dense whose own `call` rounds the kernel, and no more:
+
+    >>> register_channel_rule(RoundedDense, keras.layers.Dense)
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
         raise TypeError(
             "layer_class must be a subclass of keras.layers.Layer. "
             f"Received: layer_class={layer_class!r}"
         )
-    if not isinstance(rule, ChannelRule):
-        raise TypeError(f"rule must be a ChannelRule. Received: rule={rule!r}")
-    RULES[layer_class] = rule
+    found = find_rule(rule) if isinstance(rule, type) else rule
+    if not isinstance(found, ChannelRule):
+        raise TypeError(
+            "rule must be a ChannelRule, or a class that has one. "
+            f"Received: rule={rule!r}"
+        )
+    RULES[layer_class] = found
