@@ -65,6 +65,7 @@ def test_the_core(backend):
         assert all(found.pop(exact)), exact
     check_modes(found.pop("modes"))
     assert found.pop("together") <= 1e-5
+    assert found.pop("past").endswith("goes past the wrappers of ['dense']")
     for name, run in found.items():
         assert run["starts_equal"] and run["loss_falls"] and run["plain"], name
         assert run["zeros"] == round(0.6 * run["size"]), name

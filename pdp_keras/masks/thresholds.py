@@ -159,14 +159,19 @@ def tracked_cut(
         return values, bracket
     zeros = _rank(zeros)
 
-    def gradient(upstream: Tensor, values: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        pruned = smallest(values, zeros, bracket)
-        return ops.where(pruned, ops.zeros_like(upstream), upstream), _
-
     flat = ops.reshape(ops.stop_gradient(values), (-1,))
-    cut, bracket = _tracked_cut(flat, zeros, bracket)
+    cut, found = _tracked_cut(flat, zeros, bracket)
     cut = ops.stop_gradient(ops.reshape(cut, values.shape))
-    return with_gradient(lambda _, cut: 1.0 * cut, gradient, values, cut), bracket
+
+    def gradient(
+        upstream: Tensor, values: Tensor, cut: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        # A kept 0 looks like a pruned one: they are found again.
+        pruned = smallest(values, zeros, found)
+        zero = ops.zeros_like(upstream)
+        return ops.where(pruned, zero, upstream), zero
+
+    return with_gradient(lambda _, cut: 1.0 * cut, gradient, values, cut), found
 
 
 @traced_once

@@ -25,8 +25,8 @@ _BATCH = 2
 def require_reached(model: Any, wrappers: Sequence[MaskedLayer]) -> None:
     """Checks that no call goes past a wrapper to the weights of its layer.
 
-    A model that cannot be traced, for want of known inputs, is not checked; nor is any
-    on PyTorch, which traces nothing.
+    A model that cannot be traced, for want of known inputs, is not checked. PyTorch
+    traces nothing: there it is run once, on zeros.
 
     Args:
         model: a built subclassed model.
@@ -35,9 +35,7 @@ def require_reached(model: Any, wrappers: Sequence[MaskedLayer]) -> None:
     Raises:
         ValueError: if one does.
     """
-    used_in = _TRACERS.get(keras.backend.backend())
-    if used_in is None:
-        return
+    used_in = _TRACERS[keras.backend.backend()]
     for dtype in ("float32", "int32"):
         with noted_calls() as called, contextlib.suppress(_Untraceable):
             is_used = used_in(model, _inputs(model, dtype))
@@ -124,7 +122,27 @@ def _used_on_jax(model: Any, inputs: dict[str, Any]) -> Callable[[Any], bool]:
     return lambda variable: id(variable.value) in used
 
 
+def _used_on_torch(model: Any, inputs: dict[str, Any]) -> Callable[[Any], bool]:
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    used: set[int] = set()
+
+    class Noting(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            used.update(map(id, tree.flatten((args, kwargs or {}))))
+            return function(*args, **(kwargs or {}))
+
+    zeros = tree.map_structure(lambda x: keras.ops.zeros(x.shape, x.dtype), inputs)
+    with _tracing(), keras.StatelessScope(), torch.no_grad(), Noting():
+        _called(model, zeros)
+    return lambda variable: id(variable.value) in used
+
+
 _TRACERS: dict[str, Any] = {
     "tensorflow": _used_on_tensorflow,
     "jax": _used_on_jax,
+    "torch": _used_on_torch,
 }
