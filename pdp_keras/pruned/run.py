@@ -38,8 +38,8 @@ _RANKINGS_OF_A_RAMP = 20
 # A long ramp by step changes its counters so many times: to set them costs time. On JAX
 # all variables are brought up to date for it, which takes as long as a small step.
 _CHANGES_OF_A_RAMP = 100
-# What counts and rankings may be off the sparsity of a moment.
-_ROUNDING = 0.02
+# What counts and rankings may be off the fraction of a moment.
+_ROUNDING = 0.03
 
 
 class ScheduleRun:
@@ -183,20 +183,24 @@ class ScheduleRun:
         if epoch == 0 or is_free or not isinstance(self.schedule, LinearRamp):
             return
         self._sync()
-        reached, target = current_sparsity(self.parts), requested_sparsity(self.model)
-        if reached == 0 or not any(part.is_below_target for part in self.parts):
+        zeros = sum(read_integer(part.zeros) for part in self.parts)
+        targets = [read_integer(part.target_zeros) for part in self.parts]
+        if zeros == 0 or not any(part.is_below_target for part in self.parts):
             return
+        if min(targets) < 0:  # not decided
+            return
+        reached = zeros / max(1, sum(targets))
         # Where it was stopped within an epoch, it is somewhere between these two.
         least, most = (
-            target * method.fraction(Moment(done, self.ramp, self.epochs), self.shape)
+            method.fraction(Moment(done, self.ramp, self.epochs), self.shape)
             for done in (epoch, epoch + 1)
         )
         if not least - _ROUNDING <= reached <= most + _ROUNDING:
             warnings.warn(
                 "A run that goes on must have the ramp that it began with; left out, "
                 "it follows the `epochs` of `fit`. Pass warmup_epochs and ramp_epochs, "
-                f"or total_epochs. Received: a model at {reached:.2%} sparsity, where "
-                f"this run has {least:.2%} at the beginning of epoch {epoch}",
+                f"or total_epochs. Received: a model at {reached:.2%} of its target, "
+                f"where this run is at {least:.2%} at the beginning of epoch {epoch}",
                 stacklevel=2,
             )
 
