@@ -16,7 +16,7 @@ SUPPORT = Path(__file__).parent / "support"
 # compiles for most of a minute.
 SLOW = pytest.mark.slow
 CORE_ON = [pytest.param(b, marks=SLOW) for b in ("tensorflow", "jax")] + ["torch"]
-METHODS_ON = [pytest.param("tensorflow", marks=SLOW), "jax", "torch"]
+METHODS_ON = [pytest.param(b, marks=SLOW) for b in ("tensorflow", "jax")] + ["torch"]
 # Most of the time on JAX is spent in compiling; what is compiled runs for milliseconds.
 QUICK_TO_COMPILE = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -53,6 +53,7 @@ def assert_equal(found, expected):
     assert apart <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_the_rewritten_file_takes_fewer_instructions(network, tmp_path):
     files = [exported(network, tmp_path, target) for target in ("generic", "xnnpack")]
     x = inputs_at_two_scales(network)

@@ -316,6 +316,7 @@ def test_two_epochs_and_two_more_equal_four(tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), a.path)
 
 
+@pytest.mark.slow
 def test_training_compiled_by_xla_reaches_its_target():
     pruned = pruned_network("layer_normalizations")
     pruned.compile(keras.optimizers.Adam(1e-2), "mse", jit_compile=True)

@@ -74,7 +74,14 @@ def outputs_and_gradients(call, model, training, in_graph):
 
 @pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("training", [False, True], ids=["hard", "soft"])
-@pytest.mark.parametrize("method", ["pdp", "gmp", "dnw", "sr_ste"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "pdp",
+        "gmp",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("dnw", "sr_ste")),
+    ],
+)
 def test_together_equals_one_by_one(method, training, in_graph, made):
     model = pruned(chain(), method=method)
     together = outputs_and_gradients(model, model, training, in_graph)

@@ -42,7 +42,10 @@ np.savez({out!r}, *[np.asarray(v) for v in model.variables])
     "arguments",
     [
         pytest.param({"warmup_epochs": 1, "ramp_epochs": 1}, marks=pytest.mark.slow),
-        {"warmup_epochs": 0, "ramp_epochs": 2, "update": "step"},
+        pytest.param(
+            {"warmup_epochs": 0, "ramp_epochs": 2, "update": "step"},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"warmup_epochs": 0, "ramp_epochs": 1, "allocation": "uniform"},
             marks=pytest.mark.slow,

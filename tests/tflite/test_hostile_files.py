@@ -249,7 +249,7 @@ def test_whole_files_are_read():
 
 
 @pytest.mark.parametrize(
-    "count", [400, pytest.param(10_000, marks=pytest.mark.slow)], ids=str
+    "count", [200, pytest.param(10_000, marks=pytest.mark.slow)], ids=str
 )
 def test_mutations(count, tmp_path):
     for sparse in (False, True):
