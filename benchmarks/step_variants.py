@@ -16,6 +16,7 @@ import common  # before Keras: it quiets TensorFlow
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import keras
+import numpy as np
 from training_networks import Network
 
 import pdp_keras
@@ -25,6 +26,8 @@ Variants = dict[str, Callable[[], Any]]
 
 SPARSITY = 0.85
 MODES = ["unstructured", "2:4", "channel"]
+# Batches of one `predict`.
+PREDICTED = 64
 
 
 def keras_variants(
@@ -148,17 +151,10 @@ def _tensorflow_stepper(model: Any, network: Network) -> Callable[[], None]:
 
 
 def predictor(model: Any, network: Network) -> Callable[[], None]:
-    """A function that predicts one random batch, after some steps of training."""
+    """A function that runs `predict` on many batches, after some steps of training."""
     train = stepper(model, network)
     for _ in range(10):
         train()
     inputs, _ = network.data()
-    if keras.backend.backend() != "tensorflow":
-        return lambda: model.predict_on_batch(inputs)
-    import tensorflow as tf
-
-    inputs = tf.constant(inputs)
-    predict = tf.function(
-        lambda: model(inputs, training=False), jit_compile=model.jit_compile
-    )
-    return lambda: predict().numpy()
+    rows = np.concatenate([inputs] * PREDICTED)
+    return lambda: model.predict(rows, batch_size=len(inputs), verbose=0)

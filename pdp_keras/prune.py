@@ -9,7 +9,7 @@ import keras
 from pdp_keras import allocation as allocations
 from pdp_keras import methods, modes
 from pdp_keras.channels import ChannelPlanner
-from pdp_keras.layers import MaskedLayer, PDPWrapper, describe
+from pdp_keras.layers import MaskedLayer, PDPWrapper, describe, mask_once
 from pdp_keras.masks import temperatures
 from pdp_keras.methods import Method
 from pdp_keras.models import (
@@ -124,6 +124,7 @@ def prune_model(
         model, sparsity, mode, method, allocation, temperature, filters, inplace
     )
     refuse_quantization(pruned)
+    mask_once(pruned)
     return pruned
 
 

@@ -35,6 +35,7 @@ from pdp_keras.layers import (
     add_counter,
     add_extra,
     add_temperature_scale,
+    held_value,
 )
 from pdp_keras.masks import read, read_integer, sum_by_unit
 from pdp_keras.methods import Method
@@ -309,6 +310,9 @@ class ChannelGroup(Counted, keras.layers.Layer):
 
     def mask(self, training: bool) -> Tensor:
         """The mask of the units, `(units,)`, float32; computed once in a call."""
+        held = None if training else held_value(self)
+        if held is not None:
+            return held
         call, trace = _current_call(), _current_trace()
         if call is None or trace is None:
             return self._compute_mask(training)

@@ -7,13 +7,16 @@ import contextvars
 import inspect
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import ops, tree
+from keras.src.backend.common.variables import AutocastScope
 
 from pdp_keras.configs import require_keys, shown
+from pdp_keras.layers.held import held_value
+from pdp_keras.layers.inference import mask_once_from_now_on
 from pdp_keras.layers.stacks import outermost_call
 from pdp_keras.models import compiled_functions, untraced
 
@@ -49,6 +52,9 @@ class MaskedLayer(keras.layers.Wrapper):
     is_scheduled = False
     # The run of the schedule that was started last.
     driver: Any = None
+    # What it masks: kernels by themselves, and channels together with other layers.
+    pruned_weights: Sequence[Any] = ()
+    groups: Sequence[Any] = ()
     built: bool
 
     def __init__(self, layer: Any, **kwargs: Any) -> None:
@@ -176,8 +182,15 @@ class MaskedLayer(keras.layers.Wrapper):
         if training and not self.is_scheduled:
             self._warn_unscheduled()
         self.require_kernels()
-        masked = self.masked_values(training)
-        run = self.runner(training)
+        masked = None if training else held_value(self)
+        # In half precision Keras would cast the weights before they are compared, and
+        # many more would be equal than when the model is stripped.
+        with AutocastScope(None):
+            if masked is None:
+                masked = self.masked_values(training)
+                if not training:
+                    mask_once_from_now_on()
+            run = self.runner(training)
         # A graph traced here would keep the masked values of this call.
         with (
             _MaskedScope(masked) as scope,

@@ -8,7 +8,12 @@ from typing import Any
 import keras
 
 from pdp_keras.channels import ChannelWrapper, remove_channels
-from pdp_keras.layers import MaskedLayer, PDPWrapper, masked_at_once
+from pdp_keras.layers import (
+    MaskedLayer,
+    PDPWrapper,
+    mask_each_batch,
+    masked_at_once,
+)
 from pdp_keras.models import (
     CopyState,
     copy_variables,
@@ -128,6 +133,7 @@ def _strip_in_place(model: Any, plain_class: type | None) -> Any:
 
     exchange_layers(model, exchange)
     allow_quantization(model)
+    mask_each_batch(model)
     if plain_class is not None:
         model.__class__ = plain_class
     return model

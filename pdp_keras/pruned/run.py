@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from pdp_keras import allocation as allocations
-from pdp_keras.layers import set_home
+from pdp_keras.layers import mask_once, set_home
 from pdp_keras.masks import read_integer
 from pdp_keras.methods import Method
 from pdp_keras.pruned.decay import spare_from_decay
@@ -91,6 +91,7 @@ class ScheduleRun:
             ],
         )
         refuse_quantization(model)
+        mask_once(model)
         self.model = model
         self.allocation = allocation
         self.shape = timetable.ramp
