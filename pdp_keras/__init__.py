@@ -12,6 +12,7 @@ from pdp_keras.masks import AbsoluteTemperature, RelativeTemperature
 from pdp_keras.models import KernelAxes, count_macs, register_prunable_layer
 from pdp_keras.modes import NM, Channel, Unstructured
 from pdp_keras.prune import prune_model
+from pdp_keras.prune_once import prune_once
 from pdp_keras.report import SparsityReport, sparsity_report
 from pdp_keras.seeds import BackupSeeds
 from pdp_keras.strip import strip_pruning
@@ -42,6 +43,7 @@ __all__ = [
     "deploy_check",
     "export_tflite",
     "prune_model",
+    "prune_once",
     "register_channel_rule",
     "register_prunable_layer",
     "sparsity_report",

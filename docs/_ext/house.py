@@ -16,10 +16,11 @@ PICTURE = ROOT / "docs" / "pictures" / "house.svg"
 _WIDTH, _ROW, _GAP = 960, 76, 12
 # Two wings that do not know each other, what both stand on, and the front door.
 _WINGS = {
-    "#fdebd0": "masks scheduling allocation modes methods layers channels pruned",
+    "#fdebd0": "masks scheduling allocation modes methods one_shot layers channels "
+    "pruned",
     "#d6eaf8": "rewrites tflite targets export",
     "#e5e8e8": "models configs version",
-    "#e8f8f5": "prune strip report callbacks at_target seeds plot",
+    "#e8f8f5": "prune prune_once strip report callbacks at_target seeds plot",
 }
 
 
