@@ -28,6 +28,7 @@ from pdp_keras.pruned import (
     choose_for_target,
     describe_if_possible,
     find_wrappers,
+    mark_graphs,
     mark_pruned,
     plain_copy,
     pruned_weights,
@@ -139,7 +140,7 @@ def _prune_weights(
 ) -> Any:
     plan = _Plan(model, sparsity, mode, method, allocation, temperature, filters)
     if is_graph(model):
-        return rebuild_graph(model, plan.wrap, copy_variables)
+        return mark_graphs(rebuild_graph(model, plan.wrap, copy_variables))
     original = describe_if_possible(model)
     new = model if inplace else make_subclassed_anew(model)
     plan.transfer_to(new)
@@ -184,7 +185,7 @@ def _prune_channels(
     )
     if is_graph(model):
         planner = ChannelPlanner(model, True, *settings)
-        return rebuild_graph(model, planner.wrap, copy_variables)
+        return mark_graphs(rebuild_graph(model, planner.wrap, copy_variables))
     original = describe_if_possible(model)
     new = model if inplace else make_subclassed_anew(model)
     planner = ChannelPlanner(new, False, *settings)
@@ -194,7 +195,7 @@ def _prune_channels(
             has_work = any(planner.has_work(x) for x in layer._flatten_layers())
             if not has_work:
                 return layer
-            return rebuild_graph(layer, planner.wrap, copy_variables)
+            return mark_graphs(rebuild_graph(layer, planner.wrap, copy_variables))
         wrapper = planner.wrap(layer, layer)
         if wrapper is not layer:
             wrapper.build()
@@ -277,7 +278,7 @@ class _Plan:
         if not any(id(kernel.variable) in self.sparsities for kernel in kernels):
             return layer
         if is_graph(layer):
-            return rebuild_graph(layer, self.wrap, copy_variables)
+            return mark_graphs(rebuild_graph(layer, self.wrap, copy_variables))
         wrapper = self.wrap(layer, layer)
         wrapper.build()
         return wrapper

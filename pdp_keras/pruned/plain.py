@@ -81,7 +81,9 @@ def _rebuild_plain(model: Any, copy_state: CopyState) -> Any:
             return make_stripped(operation)
         return make_anew(operation)
 
-    return rebuild_graph(model, lambda old, new: new, copy_state, make)
+    return rebuild_graph(
+        model, lambda old, new: new, copy_state, make, unwrap=_unwrapped
+    )
 
 
 def _without_wrappers(config: Any) -> Any:
