@@ -14,6 +14,7 @@ from pdp_keras.masks import temperatures
 from pdp_keras.methods import Method
 from pdp_keras.models import (
     Kernel,
+    child_layers,
     compile_filters,
     copy_variables,
     exchange_layers,
@@ -28,6 +29,7 @@ from pdp_keras.pruned import (
     choose_for_target,
     describe_if_possible,
     find_wrappers,
+    mark_graphs,
     mark_pruned,
     plain_copy,
     pruned_weights,
@@ -101,7 +103,9 @@ def prune_model(
         TypeError: if `model` is not a Keras model.
         ValueError: for a model that is not built or is pruned already, for a
             sparsity outside [0, 1), for filters that choose nothing, for a
-            model that cannot be copied, and if nothing would be faster on `target`.
+            model that cannot be copied, without `filters` for a subclassed model
+            with a frozen one in it (a teacher), and if nothing would be faster on
+            `target`.
 
     Example:
 
@@ -109,6 +113,10 @@ def prune_model(
     >>> pruned = pdp_keras.prune_model(model, sparsity=0.85, target="xnnpack")
     """
     _check_model(model, inplace)
+    if not is_graph(model):
+        if filters is None:
+            _require_no_teacher(model)
+        _require_apart(model, filters)
     mode, method = modes.get(mode), methods.get(method)
     methods.require_mode(method, mode)
     methods.resolve_temperature(method, mode, temperature)
@@ -140,7 +148,7 @@ def _prune_weights(
 ) -> Any:
     plan = _Plan(model, sparsity, mode, method, allocation, temperature, filters)
     if is_graph(model):
-        return rebuild_graph(model, plan.wrap, copy_variables)
+        return mark_graphs(rebuild_graph(model, plan.wrap, copy_variables))
     original = describe_if_possible(model)
     new = model if inplace else make_subclassed_anew(model)
     plan.transfer_to(new)
@@ -185,7 +193,7 @@ def _prune_channels(
     )
     if is_graph(model):
         planner = ChannelPlanner(model, True, *settings)
-        return rebuild_graph(model, planner.wrap, copy_variables)
+        return mark_graphs(rebuild_graph(model, planner.wrap, copy_variables))
     original = describe_if_possible(model)
     new = model if inplace else make_subclassed_anew(model)
     planner = ChannelPlanner(new, False, *settings)
@@ -195,7 +203,7 @@ def _prune_channels(
             has_work = any(planner.has_work(x) for x in layer._flatten_layers())
             if not has_work:
                 return layer
-            return rebuild_graph(layer, planner.wrap, copy_variables)
+            return mark_graphs(rebuild_graph(layer, planner.wrap, copy_variables))
         wrapper = planner.wrap(layer, layer)
         if wrapper is not layer:
             wrapper.build()
@@ -278,7 +286,7 @@ class _Plan:
         if not any(id(kernel.variable) in self.sparsities for kernel in kernels):
             return layer
         if is_graph(layer):
-            return rebuild_graph(layer, self.wrap, copy_variables)
+            return mark_graphs(rebuild_graph(layer, self.wrap, copy_variables))
         wrapper = self.wrap(layer, layer)
         wrapper.build()
         return wrapper
@@ -322,6 +330,46 @@ def _require_float(model: Any) -> None:
             "`strip_pruning`, then `quantize`. Received: "
             f"model={model.name!r} with quantized layers {quantized[:5]}"
         )
+
+
+def _require_no_teacher(model: Any) -> None:
+    """Refuses to guess whether a frozen model in a subclassed one is to be pruned."""
+    frozen = [
+        child.name
+        for child in child_layers(model)
+        if isinstance(child, keras.Model)
+        and not child.trainable_variables
+        and find_kernels(child)[0]
+    ]
+    if frozen and model.trainable_variables:
+        raise ValueError(
+            "A frozen model in a subclassed one, such as the teacher of a "
+            "distillation, must not be pruned by chance: it does not train, and so "
+            "could not adapt. Prune the student before it is given to the model "
+            "around it, or say by `filters` what is to be pruned. "
+            f"Received: model={model.name!r} of class {type(model).__name__} with the "
+            f"frozen models {frozen}, filters=None"
+        )
+
+
+def _require_apart(model: Any, filters: Any) -> None:
+    """Refuses models in a subclassed one of which each would get layers of its own."""
+    is_chosen = compile_filters(filters)
+    chosen = {id(k.variable): k for k in find_kernels(model)[0] if is_chosen(k)}
+    holders: dict[int, Any] = {}
+    for child in child_layers(model):
+        if not is_graph(child):
+            continue
+        for kernel in find_kernels(child)[0]:
+            key = id(kernel.variable)
+            if key in chosen and holders.setdefault(key, child) is not child:
+                raise ValueError(
+                    "Models in a subclassed one must not share layers that are to be "
+                    "pruned (a feature extractor shares those of the student of a "
+                    "distillation): prune the model before it is given to the one "
+                    f"around it. Received: {holders[key].name!r} and {child.name!r} in "
+                    f"model={model.name!r}, which share {chosen[key].full_name!r}"
+                )
 
 
 def _check_allocation(allocation: Any, mode: Mode) -> None:

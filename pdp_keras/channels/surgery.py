@@ -42,7 +42,10 @@ def remove_channels(model: Any, keep: Mapping[str, Any]) -> Any:
     """
     plan = find_channels(model)
     cut = _Cut(plan, _checked(keep, plan))
-    return rebuild_graph(model, lambda old, new: new, cut.copy_state, cut.make)
+    # No constructor makes the layers of one model unequally wide.
+    return rebuild_graph(
+        model, lambda old, new: new, cut.copy_state, cut.make, by_class=False
+    )
 
 
 def _checked(keep: Mapping[str, Any], plan: ChannelPlan) -> list[np.ndarray]:

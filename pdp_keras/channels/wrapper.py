@@ -295,15 +295,15 @@ class ChannelWrapper(MaskedLayer):
         """The counters of the groups."""
         return [variable for group in self.groups for variable in group.variables]
 
-    def get_config(self) -> dict[str, Any]:
-        """Everything; the groups as objects, which Keras saves once and shares."""
+    def own_config(self) -> dict[str, Any]:
+        """All but the layer; groups as objects, which Keras saves once and shares."""
         for group in self.groups:
             # Keras marks an object as shared when it meets it for the second time, and
             # mends the first config afterwards; but a nested model has copied that one
             # by then. So nothing that is kept may be the first.
             keras.saving.serialize_keras_object(group)
         return {
-            **super().get_config(),
+            **super().own_config(),
             "groups": self.groups,
             "path": self.path_in_model,
             "makes": [dataclasses.asdict(axis) for axis in self.makes],

@@ -241,12 +241,17 @@ class MaskedLayer(keras.layers.Wrapper):
         return [*self._trainable_variables, *self._non_trainable_variables]
 
     def get_config(self) -> dict[str, Any]:
-        """The layer's config without its build config.
+        """The layer's config without its build config, and `own_config`.
 
         That one is in the wrapper's own, where it is used with more care.
         """
-        config = super().get_config()
-        config["layer"].pop("build_config", None)
+        layer = keras.saving.serialize_keras_object(self.layer)
+        layer.pop("build_config", None)
+        return {**self.own_config(), "layer": layer}
+
+    def own_config(self) -> dict[str, Any]:
+        """What `get_config` gives, but for the layer, which need not have one."""
+        config: dict[str, Any] = super(keras.layers.Wrapper, self).get_config()
         return config
 
     def require_kernels(self) -> None:

@@ -163,9 +163,9 @@ class PDPWrapper(WithSettings, MaskedLayer):
         # Also before anything is pruned, if a backup is put back in a run.
         self.is_scheduled |= any(read_integer(w.zeros) for w in self.pruned_weights)
 
-    def get_config(self) -> dict[str, Any]:
-        """Everything but the state."""
-        config = super().get_config()
+    def own_config(self) -> dict[str, Any]:
+        """Everything but the layer and the state."""
+        config = super().own_config()
         return {
             **config,
             "sparsity": self.sparsity,

@@ -8,7 +8,6 @@ from pdp_keras.models.anew import describe_model
 from pdp_keras.models.axes import KernelAxes
 from pdp_keras.models.graph import (
     CopyState,
-    is_graph,
     make_anew,
     make_subclassed_anew,
     rebuild_graph,
@@ -33,8 +32,15 @@ from pdp_keras.models.kernels import (
     find_kernels,
     require_matches,
 )
+from pdp_keras.models.kinds import is_graph
 from pdp_keras.models.layer_table import find_with_call, register_prunable_layer
 from pdp_keras.models.macs import count_macs
+from pdp_keras.models.own_class import (
+    complete_config,
+    has_own_constructor,
+    plain_class,
+    reseat,
+)
 from pdp_keras.models.places import exchange_layers, look_up_layer, put_layer
 from pdp_keras.models.plain import require_plain, require_tensorflow
 from pdp_keras.models.traces import compiled_functions, forget_traces, untraced
@@ -56,6 +62,7 @@ __all__ = [
     "child_layers",
     "compile_filters",
     "compiled_functions",
+    "complete_config",
     "copy_variables",
     "count_macs",
     "describe_model",
@@ -63,12 +70,14 @@ __all__ = [
     "find_kernels",
     "find_with_call",
     "forget_traces",
+    "has_own_constructor",
     "is_graph",
     "look_up_layer",
     "make_anew",
     "make_subclassed_anew",
     "make_windows",
     "model_inputs",
+    "plain_class",
     "put_layer",
     "random_rows",
     "rebuild_graph",
@@ -78,6 +87,7 @@ __all__ = [
     "require_matches",
     "require_plain",
     "require_tensorflow",
+    "reseat",
     "unique_names",
     "untraced",
 ]

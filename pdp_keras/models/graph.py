@@ -7,7 +7,6 @@ are exchanged where its attributes hold them (`places`).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,15 @@ import keras
 from keras import tree
 
 from pdp_keras.models.anew import remake, remake_subclassed
+from pdp_keras.models.kinds import is_graph
+from pdp_keras.models.own_class import (
+    has_own_constructor,
+    layer_pairs,
+    plain_class,
+    remake_by_class,
+    reseat,
+    takes,
+)
 from pdp_keras.models.variables import saved_variables
 
 # From a layer of the given model and its fresh, unbuilt copy to the layer that
@@ -35,17 +43,14 @@ _TRAINING_METHODS = (
 )
 
 
-def is_graph(model: Any) -> bool:
-    """Whether it is a Sequential or Functional model."""
-    # Keras has no public name for the Functional class; its instances alone can
-    # run through a graph.
-    return isinstance(model, keras.Sequential) or (
-        isinstance(model, keras.Model) and hasattr(model, "_run_through_graph")
-    )
-
-
 def rebuild_graph(
-    model: Any, replace: Replace, copy_state: CopyState, make: Make | None = None
+    model: Any,
+    replace: Replace,
+    copy_state: CopyState,
+    make: Make | None = None,
+    *,
+    by_class: bool = True,
+    unwrap: Callable[[Any], Any] = lambda layer: layer,
 ) -> Any:
     """A new Sequential or Functional model with layers replaced.
 
@@ -55,13 +60,17 @@ def rebuild_graph(
         copy_state: copies the values of variables from the old to the new layer.
         make: makes the fresh copy of a layer, an input or an operation, in place of
             `make_anew`.
+        by_class: whether a Functional model whose class has a constructor of its own
+            is made by it, where that is possible, and not as a plain one. Its layers
+            are then made by the constructor, too, and not by `make`.
+        unwrap: gives what takes the place of a layer in the config of such a model.
 
     Raises:
         ValueError: if a layer cannot be made anew from its config, if two layers
             share a variable, or if the model's class cannot be made from a graph
             although it has a training loop of its own.
     """
-    rebuilding = _Rebuilding(replace, make or make_anew)
+    rebuilding = _Rebuilding(replace, make or make_anew, by_class, unwrap)
     new_model = rebuilding.rebuild(model)
     rebuilding.check_nothing_shared()
     for old, new in rebuilding.pairs:
@@ -98,9 +107,17 @@ def copy_unbuilt(model: Any) -> Any:
 class _Rebuilding:
     """One pass over a graph; a layer used twice is made once."""
 
-    def __init__(self, replace: Replace, make: Make) -> None:
+    def __init__(
+        self,
+        replace: Replace,
+        make: Make,
+        by_class: bool = True,
+        unwrap: Callable[[Any], Any] = lambda layer: layer,
+    ) -> None:
         self.replace = replace
         self.make = make
+        self.by_class = by_class
+        self.unwrap = unwrap
         self.pairs: list[tuple[Any, Any]] = []
         self._made: dict[int, Any] = {}
 
@@ -137,18 +154,50 @@ class _Rebuilding:
     def _make_sequential(self, model: Any) -> Any:
         inputs = [tensor._keras_history.operation for tensor in model.inputs or ()]
         layers = [self.rebuild(layer) for layer in (*inputs, *model.layers)]
-        cls = type(model) if _takes(type(model), "layers") else keras.Sequential
+        cls = type(model) if takes(type(model), "layers") else keras.Sequential
         new = cls(layers, name=model.name)
         return _finish(model, new)
 
+    def _make_by_class(self, model: Any) -> Any:
+        """None where the constructor does not make the like of the model."""
+        new = remake_by_class(model, self.rebuild, self.unwrap)
+        if new is None:
+            return None
+        self._adopt(model, new)
+        return new
+
+    def _adopt(self, model: Any, new: Any) -> None:
+        """Replaces layers of a model that a constructor has made."""
+        exchanged: dict[int, Any] = {}
+        for old, fresh in layer_pairs(model, new):
+            if id(old) in self._made:  # in a model inside, too
+                continue
+            fresh.name = old.name  # Keras counts on in names that it makes up
+            layer = fresh
+            if is_graph(old):
+                self._adopt(old, fresh)
+            elif not isinstance(old, keras.layers.InputLayer):
+                layer = self.replace(old, fresh)
+                self.pairs.append((old, layer))
+            self._made[id(old)] = layer
+            if layer is not fresh:
+                exchanged[id(fresh)] = layer
+        if exchanged:
+            reseat(new, exchanged)
+
     def _make_functional(self, model: Any) -> Any:
+        if self.by_class and has_own_constructor(model):
+            new = self._make_by_class(model)
+            if new is not None:
+                return _finish(model, new)
         inputs = tree.map_structure(
             lambda tensor: self.rebuild(tensor._keras_history.operation).output,
             model.input,
         )
         outputs = model._run_through_graph(inputs, operation_fn=self.rebuild)
-        if _takes(type(model), "inputs", "outputs"):
-            return _finish(model, type(model)(inputs, outputs, name=model.name))
+        if not has_own_constructor(model):
+            cls = plain_class(model)
+            return _finish(model, cls(inputs, outputs, name=model.name))
         own = [name for name in _TRAINING_METHODS if _overrides(model, name)]
         if own:
             raise ValueError(
@@ -165,17 +214,6 @@ def _finish(model: Any, new: Any) -> Any:
     if not model.trainable:
         new.trainable = False
     return new
-
-
-def _takes(cls: type, *names: str) -> bool:
-    """Whether a constructor starts with these arguments, or passes all of them on."""
-    parameters = list(inspect.signature(cls).parameters.values())
-    kinds = {p.kind for p in parameters}
-    passes_on = {
-        inspect.Parameter.VAR_POSITIONAL,
-        inspect.Parameter.VAR_KEYWORD,
-    } <= kinds
-    return passes_on or tuple(p.name for p in parameters[: len(names)]) == names
 
 
 def _overrides(model: Any, method: str) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from pdp_keras.configs import shown
-from pdp_keras.models.graph import is_graph
 from pdp_keras.models.kernels import child_layers
+from pdp_keras.models.kinds import is_graph
 
 # Attributes in which Keras, TensorFlow and PyTorch list what others hold.
 _BOOKKEEPING = ("_layers", "_tracker", "_auto_config", "_self_", "_modules")

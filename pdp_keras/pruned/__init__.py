@@ -1,5 +1,6 @@
 """A pruned model as a whole: its parts, the run of its schedule, its copies."""
 
+from pdp_keras.pruned.functional import mark_graphs
 from pdp_keras.pruned.parts import (
     Pruned,
     channel_groups,
@@ -23,6 +24,7 @@ __all__ = [
     "current_sparsity",
     "describe_if_possible",
     "find_wrappers",
+    "mark_graphs",
     "mark_pruned",
     "plain_copy",
     "pruned_weights",

@@ -16,6 +16,7 @@ from pdp_keras.layers import (
 )
 from pdp_keras.models import (
     CopyState,
+    child_layers,
     copy_variables,
     exchange_layers,
     is_graph,
@@ -52,8 +53,7 @@ def plain_copy(model: Any) -> Any:
         return remove_channels(plain, kept) if kept else plain
     if isinstance(model, PrunedModel):
         return _strip_subclassed(model, values)
-    # A user's own subclass with wrappers in its attributes keeps its class.
-    return _strip_in_place(make_subclassed_anew(model, values), None)
+    return _strip_around(model, values)
 
 
 def _final_values(wrappers: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -86,7 +86,9 @@ def _rebuild_plain(model: Any, copy_state: CopyState) -> Any:
             return make_stripped(operation)
         return make_anew(operation)
 
-    return rebuild_graph(model, lambda old, new: new, copy_state, make)
+    return rebuild_graph(
+        model, lambda old, new: new, copy_state, make, unwrap=_unwrapped
+    )
 
 
 def _without_wrappers(config: Any) -> Any:
@@ -110,6 +112,37 @@ def _strip_subclassed(model: Any, values: dict[int, Any]) -> Any:
     return make_subclassed_anew(
         model, values, _unwrapped, pruning.plain_class, _copy_plain
     )
+
+
+def _strip_around(model: Any, values: dict[int, Any]) -> Any:
+    """A user's own subclass, with wrappers or pruned models in its attributes."""
+    pruned = [
+        x.name
+        for x in child_layers(model)
+        if isinstance(x, keras.Model) and find_wrappers(x)
+    ]
+    advice = (
+        f"strip the pruned models in it instead, `strip_pruning(model.{pruned[0]})` or "
+        f"whatever holds them. Received: model={model.name!r} of class "
+        f"{type(model).__name__} with the pruned models {pruned}"
+        if pruned
+        else ""
+    )
+    if pruned and any(group.removable for group in channel_groups(model)):
+        raise ValueError(
+            "Channels can be removed from a Sequential or Functional model, not from "
+            f"one within a subclassed model: {advice}"
+        )
+    try:
+        new = make_subclassed_anew(model, values, _unwrapped, None, _copy_plain)
+    except ValueError as error:
+        if not pruned:
+            raise
+        raise ValueError(
+            "A subclassed model must be able to make a copy of itself from its config "
+            f"to be stripped: {advice}"
+        ) from error
+    return _strip_in_place(new, None)  # of what its constructor has wrapped
 
 
 def _unwrapped(layer: Any) -> Any:

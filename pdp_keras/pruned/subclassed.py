@@ -57,7 +57,7 @@ class PrunedModel:
         return {
             "original": self.pruning.original_config,
             "exchanged": {
-                path: _serialize(layer)
+                path: serialize_exchanged(layer)
                 for path, layer in self.pruning.exchanged.items()
             },
         }
@@ -78,7 +78,7 @@ class PrunedModel:
         # All paths are looked up, and all layers made, before the first is put.
         originals = {path: look_up_layer(model, path) for path in config["exchanged"]}
         exchanged = {
-            path: _deserialize(layer, originals[path], custom_objects)
+            path: deserialize_exchanged(layer, originals[path], custom_objects)
             for path, layer in config["exchanged"].items()
         }
         for path, layer in exchanged.items():
@@ -112,17 +112,22 @@ def _plain_model(config: Any, custom_objects: dict[str, Any] | None) -> Any:
     return model
 
 
-def _serialize(layer: Any) -> dict[str, Any]:
+def serialize_exchanged(layer: Any) -> dict[str, Any]:
+    """The config of a layer that stands in place of another."""
     if not isinstance(layer, MaskedLayer):
         return {"model": keras.saving.serialize_keras_object(layer)}
-    config = layer.get_config()
-    del config["layer"]  # the original model has it
-    return {"wrapper": config, "kind": type(layer).__name__}
+    # The original model has the layer.
+    return {"wrapper": layer.own_config(), "kind": type(layer).__name__}
 
 
-def _deserialize(
+def deserialize_exchanged(
     config: dict[str, Any], original: Any, custom_objects: dict[str, Any] | None
 ) -> Any:
+    """The inverse of `serialize_exchanged`, around the layer that stood there.
+
+    Raises:
+        ValueError: if it is no such config.
+    """
     require_keys("an exchanged layer", config)
     if "model" in config:
         require_keys("an exchanged layer", config, ("model",), ())

@@ -1,0 +1,153 @@
+"""Functional models of a class with a constructor of its own.
+
+Such as the models of keras_hub: the constructor makes the layers from numbers, or takes
+another model, and the class has methods that call these layers past the graph
+(`generate`). A copy is made by the constructor too, so that it has these methods; what
+is to stand in place of a layer is put into the graph and into the attributes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+
+from pdp_keras.models.kernels import child_layers
+from pdp_keras.models.live import LiveConfigs
+from pdp_keras.models.places import exchange_layers
+from pdp_keras.models.variables import saved_variables
+
+# What `keras.Function` keeps of its graph.
+_GRAPH = (
+    "_inputs_struct",
+    "_outputs_struct",
+    "_inputs",
+    "_outputs",
+    "_nodes",
+    "_nodes_by_depth",
+    "_operations",
+    "_operations_by_depth",
+)
+_PLAIN = (bool, int, float, str)
+
+
+def plain_class(model: Any) -> Any:
+    """The user's class of a model; a pruned one says it in its `plain_class`."""
+    return getattr(model, "plain_class", None) or type(model)
+
+
+def has_own_constructor(model: Any) -> bool:
+    """Whether a Functional model cannot be made from its inputs and outputs."""
+    return not takes(plain_class(model), "inputs", "outputs")
+
+
+def takes(cls: type, *names: str) -> bool:
+    """Whether a constructor starts with these arguments, or passes all of them on."""
+    parameters = list(inspect.signature(cls).parameters.values())
+    kinds = {p.kind for p in parameters}
+    passes_on = {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    } <= kinds
+    return passes_on or tuple(p.name for p in parameters[: len(names)]) == names
+
+
+def complete_config(cls: Any, model: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the arguments that it has forgotten, from attributes of their name.
+
+    (`LlamaBackbone` of keras_hub does not tell whether its embeddings are tied.)
+    """
+    missing = {
+        name: getattr(model, name, None)
+        for name in inspect.signature(cls).parameters
+        if name not in config
+    }
+    return config | {k: v for k, v in missing.items() if isinstance(v, _PLAIN)}
+
+
+def remake_by_class(
+    model: Any,
+    copy_graph: Callable[[Any], Any],
+    unwrap: Callable[[Any], Any] = lambda layer: layer,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
+) -> Any:
+    """A copy of such a model by its constructor, but for the values of variables.
+
+    Args:
+        model: the model; not changed.
+        copy_graph: makes the copy of a Sequential or Functional model inside of it.
+        unwrap: gives what takes the place of a layer inside of it.
+        change: gives the config to make it from.
+
+    Returns:
+        The copy, not compiled by anybody but its constructor; None if no config makes
+        one with the same layers (and, unless it is changed, variables).
+    """
+    cls = plain_class(model)
+    for complete in (False, True):
+        live = LiveConfigs(copy_graph, unwrap)
+        try:
+            view = live.view(model)
+            view.__class__ = cls
+            config = live.config_of(model)
+            if complete:
+                config = complete_config(cls, model, config)
+            with live.scope():
+                new = cls.from_config(change(config))
+        except (TypeError, ValueError, NotImplementedError):
+            continue
+        if type(new) is cls and len(child_layers(new)) == len(child_layers(model)):
+            changed = change(config) != config
+            if changed or _shapes(new) == _shapes(model):
+                return new
+    return None
+
+
+def layer_pairs(old: Any, new: Any) -> Iterator[tuple[Any, Any]]:
+    """The layers directly in such a model, each with that of its copy."""
+    return zip(child_layers(old), child_layers(new), strict=True)
+
+
+def reseat(model: Any, exchanged: Mapping[int, Any]) -> None:
+    """Puts layers in place of others: in the graph, and in the attributes.
+
+    Args:
+        model: a Functional model; changed in place.
+        exchanged: by the id of a layer directly in it the one that takes its place.
+    """
+
+    def exchange(layer: Any) -> Any:
+        return exchanged.get(id(layer), layer)
+
+    old_layers = child_layers(model)
+    exchange_layers(model, exchange)
+    tracker = model._tracker
+    for old in old_layers:  # those that no attribute holds
+        if exchange(old) is not old and tracker.is_in_store("layers", old):
+            tracker.replace_tracked_value("layers", old, exchange(old))
+    _forget_nodes(model)
+    outputs = model._run_through_graph(model._inputs_struct, operation_fn=exchange)
+    graph = vars(keras.Function(model._inputs_struct, outputs, name=model.name))
+    vars(model).update({name: graph[name] for name in _GRAPH})
+    for layer in exchanged.values():
+        if not layer.built:  # one that the graph does not call
+            layer.build()
+
+
+def _forget_nodes(model: Any) -> None:
+    """Takes the graph of a model out of the books of its operations.
+
+    Or else `layer.output` would go on being that of the graph before.
+    """
+    nodes_of = model._nodes_by_depth.values()
+    own = {id(n) for nodes in nodes_of for n in nodes if not n.is_input}
+    for operation in model._operations:
+        for books in ("_inbound_nodes", "_outbound_nodes"):
+            nodes = [n for n in getattr(operation, books) if id(n) not in own]
+            setattr(operation, books, nodes)
+
+
+def _shapes(model: Any) -> list[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in saved_variables(model)]
