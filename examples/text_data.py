@@ -157,9 +157,7 @@ def _general_first(synsets: dict[str, Synset]) -> list[str]:
 # The tasks.
 
 
-def glosses(
-    synsets: dict[str, Synset], splits: dict[str, str], seed: int
-) -> TextData:
+def glosses(synsets: dict[str, Synset], splits: dict[str, str], seed: int) -> TextData:
     """Glosses, with their topics as classes; of large topics a part."""
     random = np.random.default_rng(seed)
     unique = list({x.gloss: x for x in reversed(synsets.values())}.values())
