@@ -1,6 +1,6 @@
 """Text classification with a small BERT: pretrained here, pruned while it is tuned.
 
-    python examples/text.py --baseline                  # what a linear model makes of it
+    python examples/text.py --baseline                  # what a linear model does
     python examples/text.py --quick                     # a tiny BERT, to see it work
     python examples/text.py --task=glosses              # most of an hour on one core
     python examples/text.py --task=pairs --sparsity=0.8
