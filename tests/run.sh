@@ -29,8 +29,8 @@ if [[ " ${arguments[*]-} " == *" --slow "* ]]; then
   packages+=(bazel-bootstrap)
 fi
 setup_env "$environment" "$extras" "$constraints"
-# Tests that read Fashion-MNIST or WordNet, use a browser or ask Bazel skip, and say so, where these
-# are not installed.
+# Tests that read Fashion-MNIST or WordNet, use a browser or ask Bazel skip, and say so,
+# where these are not installed.
 for package in "${packages[@]}"; do
   apt_need "$package"
 done
