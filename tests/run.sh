@@ -22,15 +22,15 @@ for argument in "$@"; do
 done
 
 extras=test,lint,backends
-packages=(dataset-fashion-mnist chromium npm)
+packages=(dataset-fashion-mnist wordnet-base chromium npm)
 if [[ " ${arguments[*]-} " == *" --slow "* ]]; then
   # They build the documentation, and ask Bazel what it sees.
   extras+=,docs
   packages+=(bazel-bootstrap)
 fi
 setup_env "$environment" "$extras" "$constraints"
-# Tests that read Fashion-MNIST, use a browser or ask Bazel skip, and say so, where these
-# are not installed.
+# Tests that read Fashion-MNIST or WordNet, use a browser or ask Bazel skip, and say so,
+# where these are not installed.
 for package in "${packages[@]}"; do
   apt_need "$package"
 done
