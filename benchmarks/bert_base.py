@@ -118,6 +118,7 @@ def run(folder: pathlib.Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    """Everything, from the command line."""
     if len(arguments) > 1:
         raise app.UsageError(f"Unknown arguments: {arguments[1:]}")
     with tempfile.TemporaryDirectory() as folder:

@@ -9,8 +9,9 @@
 No download: the texts are WordNet's (Debian: `apt-get install wordnet-base`). A BERT
 learns to guess hidden words of the training texts; from it a dense and a pruned
 classifier are tuned alike, and exported. The test split is used once, at the end.
-`--output_dir` gets the pretrained BERT, which the next run starts from, the stripped
-classifier (`.keras`), the exported files (`.tflite`) and all figures (`.json`).
+`--output_dir` gets the pretrained BERT, from which the next run of any task starts, and
+for each task a folder with the stripped classifier (`.keras`), the exported files
+(`.tflite`) and all figures (`results.json`).
 """
 
 from __future__ import annotations
@@ -220,8 +221,9 @@ def run() -> None:
     seed, size, recipe = training.SEED.value, size_from_flags(), recipe_from_flags()
     given = training.OUTPUT_DIR.value or "pdp_output/text" + "_quick" * _QUICK.value
     folder = pathlib.Path(given).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    heading(f"Pretraining, {size.pretrain_epochs} epochs")
+    results_folder = folder / data.name
+    results_folder.mkdir(parents=True, exist_ok=True)
+    heading("Pretraining")
     keras.utils.set_random_seed(seed)
     texts = text_data.training_glosses(_TEXT_DIR.value, seed=seed)
     if _QUICK.value:
@@ -243,7 +245,7 @@ def run() -> None:
     report = pdp_keras.sparsity_report(classifiers["pruned"])
     print(f"\n{report}")
     small = pdp_keras.strip_pruning(classifiers["pruned"])
-    small.save(folder / f"{data.name}.keras")
+    small.save(results_folder / "pruned.keras")
 
     # From here on the test data is used, and nothing is decided any more.
     models = {"dense": classifiers["dense"], "pruned": small}
@@ -254,7 +256,7 @@ def run() -> None:
         for name, model in models.items()
     }
     files = [
-        export_and_test(model, folder / f"{data.name}_{name}.tflite", inputs, labels)
+        export_and_test(model, results_folder / f"{name}.tflite", inputs, labels)
         for name, model in models.items()
     ]
     print_summary(accuracy, files)
@@ -268,8 +270,8 @@ def run() -> None:
         "history": history,
         "report": report.to_dict(),
     }
-    training.write_results(folder, results)
-    print(f"\nResults and models: {folder.resolve()}")
+    training.write_results(results_folder, results)
+    print(f"\nResults and models: {results_folder.resolve()}")
 
 
 def main(argv: list[str]) -> None:

@@ -169,18 +169,19 @@ def test_the_script(tmp_path, task, arguments, sparsity):
     common = ["--quick", f"--task={task}", f"--text_dir={folder}", *arguments]
     run = run_script(*common, f"--output_dir={output}")
     assert run.returncode == 0, run.stderr
-    results = json.loads((output / "results.json").read_text())
+    results = json.loads((output / task / "results.json").read_text())
     assert results["report"]["sparsity"] == pytest.approx(sparsity, abs=1e-3)
     assert [row["file"] for row in results["files"]] == [
-        f"{task}_dense.tflite",
-        f"{task}_pruned.tflite",
+        "dense.tflite",
+        "pruned.tflite",
     ]
     for row in results["files"]:
         assert row["relative_difference"] < 1e-4
         assert row["file_accuracy"] == pytest.approx(row["keras_accuracy"], abs=0.01)
     dense, pruned = results["files"]
     assert pruned["gzip_bytes"] < dense["gzip_bytes"]
-    assert (output / f"{task}.keras").exists()
+    assert (output / task / "pruned.keras").exists()
+    assert (output / "pretrained_0.keras").exists()
     if task == "glosses":  # the thing is named in the gloss
         assert results["test_accuracy"]["dense"] > 0.5
 
