@@ -57,7 +57,7 @@ RECIPES = {
     "pairs": Recipe(5, 1, 2, batch_size=32, learning_rate=5e-4),
     "mnli": Recipe(4, 1, 2, batch_size=32, learning_rate=2e-4),
 }
-_QUICK_RECIPE = Recipe(3, 0, 1, batch_size=32, learning_rate=2e-3)
+_QUICK_RECIPE = Recipe(8, 1, 3, batch_size=32, learning_rate=3e-3)
 _QUICK_TEXTS = 1000
 _ENCODER = "transformer_layer.*"
 _FILE_TEXTS = 256  # run with each .tflite file
