@@ -145,11 +145,16 @@ def test_the_linear_model_of_single_texts():
     assert found == {"largest class": pytest.approx(2 / 3), "words": 1.0}
 
 
-def run_script(*arguments):
+def run_script(*arguments, **environment):
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, str(ROOT / "examples" / "text.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=280,
@@ -191,3 +196,11 @@ def test_missing_texts_are_an_error_that_helps(tmp_path):
     assert run.returncode == 1
     assert "apt-get install wordnet-base" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_another_backend_is_refused_before_anything_is_trained(tmp_path):
+    run = run_script(f"--output_dir={tmp_path / 'new'}", KERAS_BACKEND="jax")
+    assert run.returncode == 1
+    assert "must be tensorflow. Received: backend=jax" in run.stderr
+    assert not (tmp_path / "new").exists()
