@@ -37,7 +37,7 @@ class Size:
     layers: int = 4
     width: int = 128
     heads: int = 4
-    pretrain_epochs: int = 6
+    pretrain_epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 1e-3
 
