@@ -118,7 +118,7 @@ def run(folder: pathlib.Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Sends the model through all stages and prints a line for each."""
+    """Everything, from the command line."""
     if len(arguments) > 1:
         raise app.UsageError(f"Unknown arguments: {arguments[1:]}")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 """A small BERT: its tokens, its pretraining by masked words, and a classifier on it.
 
 All layers are keras_hub's, the tokenizer is that of `tokenizers`. A folder keeps what
-pretraining made, `tokenizer.json` and `pretrained.keras`, and is not trained again.
+pretraining made, by seed, and what is there is not made again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import tokenizers
 from text_data import Examples
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
-TOKENIZER_FILE, BACKBONE_FILE = "tokenizer.json", "pretrained.keras"
 LENGTHS = {False: 32, True: 48}
 """Tokens of a single text and of a pair; 99 of 100 glosses have up to 40 tokens."""
 
@@ -38,7 +37,7 @@ class Size:
     layers: int = 4
     width: int = 128
     heads: int = 4
-    pretrain_epochs: int = 6
+    pretrain_epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 1e-3
 
@@ -180,7 +179,9 @@ def pretrained(
     Raises:
         ValueError: if the folder has a BERT of another size.
     """
-    files = folder / TOKENIZER_FILE, folder / BACKBONE_FILE
+    # Another seed splits the texts otherwise: its BERT has read what is tested here.
+    names = f"tokenizer_{seed}.json", f"pretrained_{seed}.keras"
+    files = [folder / name for name in names]
     if all(file.exists() for file in files):
         tokenizer = tokenizers.Tokenizer.from_file(str(files[0]))
         backbone = keras.models.load_model(files[1])
@@ -238,7 +239,9 @@ def pretrained(
         "seconds": time.perf_counter() - start,
         "history": history.history,
     }
-    (folder / "pretraining.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (folder / f"pretraining_{seed}.json").write_text(
+        json.dumps(figures, indent=2) + "\n"
+    )
     return tokenizer, backbone
 
 

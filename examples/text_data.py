@@ -163,11 +163,15 @@ def glosses(synsets: dict[str, Synset], splits: dict[str, str], seed: int) -> Te
     unique = list({x.gloss: x for x in reversed(synsets.values())}.values())
     taken: collections.Counter[int] = collections.Counter()
     rows: dict[str, list[tuple[str, str, int]]] = {name: [] for name in SPLITS}
+    chosen = []
     for i in random.permutation(len(unique)):
-        synset = unique[i]
-        taken[synset.topic] += 1
-        if taken[synset.topic] <= _MOST_GLOSSES:
-            rows[splits[synset.key]].append((synset.gloss, "", synset.topic))
+        taken[unique[i].topic] += 1
+        if taken[unique[i].topic] <= _MOST_GLOSSES:
+            chosen.append(unique[i])
+    # Anew, or what large topics have would come first.
+    for i in random.permutation(len(chosen)):
+        synset = chosen[i]
+        rows[splits[synset.key]].append((synset.gloss, "", synset.topic))
     found = {
         name: Examples([row[0] for row in rows[name]], None, _labels(rows[name]))
         for name in SPLITS

@@ -145,11 +145,16 @@ def test_the_linear_model_of_single_texts():
     assert found == {"largest class": pytest.approx(2 / 3), "words": 1.0}
 
 
-def run_script(*arguments):
+def run_script(*arguments, **environment):
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, str(ROOT / "examples" / "text.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=280,
@@ -169,18 +174,19 @@ def test_the_script(tmp_path, task, arguments, sparsity):
     common = ["--quick", f"--task={task}", f"--text_dir={folder}", *arguments]
     run = run_script(*common, f"--output_dir={output}")
     assert run.returncode == 0, run.stderr
-    results = json.loads((output / "results.json").read_text())
+    results = json.loads((output / task / "results.json").read_text())
     assert results["report"]["sparsity"] == pytest.approx(sparsity, abs=1e-3)
     assert [row["file"] for row in results["files"]] == [
-        f"{task}_dense.tflite",
-        f"{task}_pruned.tflite",
+        "dense.tflite",
+        "pruned.tflite",
     ]
     for row in results["files"]:
         assert row["relative_difference"] < 1e-4
         assert row["file_accuracy"] == pytest.approx(row["keras_accuracy"], abs=0.01)
     dense, pruned = results["files"]
     assert pruned["gzip_bytes"] < dense["gzip_bytes"]
-    assert (output / f"{task}.keras").exists()
+    assert (output / task / "pruned.keras").exists()
+    assert (output / "pretrained_0.keras").exists()
     if task == "glosses":  # the thing is named in the gloss
         assert results["test_accuracy"]["dense"] > 0.5
 
@@ -190,3 +196,11 @@ def test_missing_texts_are_an_error_that_helps(tmp_path):
     assert run.returncode == 1
     assert "apt-get install wordnet-base" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_another_backend_is_refused_before_anything_is_trained(tmp_path):
+    run = run_script(f"--output_dir={tmp_path / 'new'}", KERAS_BACKEND="jax")
+    assert run.returncode == 1
+    assert "must be tensorflow. Received: backend=jax" in run.stderr
+    assert not (tmp_path / "new").exists()

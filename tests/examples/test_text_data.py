@@ -200,6 +200,13 @@ def test_large_topics_are_cut(tmp_path, monkeypatch):
     labels = [getattr(data, name).labels for name in text_data.SPLITS]
     counts = np.bincount(np.concatenate(labels))
     assert counts.max() == 10 and labels[0].dtype == np.int32
+    # No topic comes first.
+    monkeypatch.setattr(text_data, "_MOST_GLOSSES", 60)
+    labels = text_data.load("glosses", tmp_path).train.labels
+    first, second = (
+        np.bincount(half, minlength=11) for half in np.array_split(labels, 2)
+    )
+    assert np.abs(first - second).max() < 20
 
 
 def test_tasks_are_checked(tmp_path):
