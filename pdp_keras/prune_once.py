@@ -75,8 +75,8 @@ def prune_once(
 
     Example:
 
-    >>> small = pdp_keras.prune_once(model, x[:128], sparsity=0.5)
-    >>> small = pdp_keras.prune_once(model, x[:128], mode="2:4", method="wanda")
+    >>> small = pdp_keras.prune_once(model, samples, sparsity=0.5)
+    >>> small = pdp_keras.prune_once(model, samples, mode="2:4", method="wanda")
     """
     _check_model(model)
     resolved = _check_mode(mode)

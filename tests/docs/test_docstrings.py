@@ -92,6 +92,7 @@ def namespace(name):
         "ScaleLayer": ScaleLayer,
         "RoundedDense": RoundedDense,
         "model": network(),
+        "samples": np.random.default_rng(0).normal(size=(128, 8, 8, 3)),
     }
     if name == "pdp_keras.prune_model":
         found["model"] = mobile()
