@@ -13,7 +13,6 @@ from pdp_keras.layers import MaskedLayer, PDPWrapper, describe, mask_once
 from pdp_keras.masks import temperatures
 from pdp_keras.methods import Method
 from pdp_keras.models import (
-    Kernel,
     child_layers,
     compile_filters,
     copy_variables,
@@ -22,6 +21,7 @@ from pdp_keras.models import (
     is_graph,
     make_subclassed_anew,
     rebuild_graph,
+    require_built,
     require_matches,
 )
 from pdp_keras.modes import Channel, Mode
@@ -235,7 +235,7 @@ class _Plan:
                 f"Received: model={model.name!r} without any"
             )
         require_matches(filters, kernels)
-        self.chosen = _choose(kernels, filters, mode)
+        self.chosen = modes.choose_kernels(kernels, filters, mode)
         self.sparsity = sparsity
         self.mode = mode
         self.method = method
@@ -301,21 +301,6 @@ class _Plan:
                 f"Received: {len(self.sparsities)} chosen kernels, of which {pruned} "
                 "could be reached"
             )
-
-
-def _choose(kernels: list[Kernel], filters: Any, mode: Mode) -> list[bool]:
-    """Which kernels are pruned: those that the user chose and the mode can prune."""
-    is_wanted = compile_filters(filters)
-    wanted = [is_wanted(kernel) for kernel in kernels]
-    reasons = [mode.reason_against(k.shape, k.axes) for k in kernels]
-    chosen = [w and why is None for w, why in zip(wanted, reasons, strict=True)]
-    if not any(chosen):
-        whys = {why for w, why in zip(wanted, reasons, strict=True) if w and why}
-        raise ValueError(
-            "The mode must fit at least one of the chosen kernels. "
-            f"Received: mode={mode} ({'; '.join(sorted(whys))})"
-        )
-    return chosen
 
 
 def _require_float(model: Any) -> None:
@@ -391,11 +376,7 @@ def _check_model(model: Any, inplace: bool) -> None:
             "A model can be pruned only once; use `strip_pruning` first. "
             f"Received: model={model.name!r} with PDPWrapper layers {pruned[:5]}"
         )
-    if not model.built:
-        raise ValueError(
-            "The model must be built, so that it has weights: call it on data, or "
-            f"`model.build(input_shape)`. Received: unbuilt model={model.name!r}"
-        )
+    require_built(model)
     if inplace and is_graph(model):
         raise ValueError(
             "inplace=True is only for subclassed models; this one can be copied. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,15 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 
 from pdp_keras import modes
 from pdp_keras.layers import MaskedLayer
+from pdp_keras.masks import read, require_finite
 from pdp_keras.models import (
-    compile_filters,
+    Kernel,
     copy_variables,
     find_kernels,
     is_graph,
     make_subclassed_anew,
     rebuild_graph,
+    require_built,
     require_matches,
 )
 from pdp_keras.modes import NM, Mode, Unstructured
@@ -89,18 +92,19 @@ def prune_once(
         raise ValueError(f"damping must be > 0. Received: damping={damping!r}")
     batches = _batches(data, batch_size, method)
     _choose(model, resolved, filters)
-    _require_finite(model)
+    kernels, _ = find_kernels(model)
+    require_finite((kernel.full_name, _value(kernel)) for kernel in kernels)
     copy = _copy(model)
     products = _choose(copy, resolved, filters)
     nm = (resolved.n, resolved.m) if isinstance(resolved, NM) else None
-    if method == "magnitude":
-        for product in products:
-            _prune(product, None, Wanted(sparsity, nm, product.run, damping), method)
-        return copy
-    names = {id(p.layer): p.kernel.path for p in products}
-    observer = Observer(copy, batches, names)
-    for product in sorted(products, key=lambda p: observer.order(p.layer)):
-        grams = _grams(product, observer)
+    observer = None
+    if method != "magnitude":
+        names = {id(p.layer): p.kernel.path for p in products}
+        observer = Observer(copy, batches, names)
+        places = {id(p.layer): observer.order(p.layer) for p in products}
+        products.sort(key=lambda p: places[id(p.layer)])
+    for product in products:
+        grams = None if observer is None else _grams(product, observer)
         _prune(product, grams, Wanted(sparsity, nm, product.run, damping), method)
     return copy
 
@@ -113,11 +117,7 @@ def _check_model(model: Any) -> None:
             "A model that is being pruned must be stripped first: "
             f"`pdp_keras.strip_pruning(model)`. Received: model={model.name!r}"
         )
-    if not model.built:
-        raise ValueError(
-            "The model must be built, so that it has weights: call it on data, or "
-            f"`model.build(input_shape)`. Received: unbuilt model={model.name!r}"
-        )
+    require_built(model)
 
 
 def _check_mode(mode: Any) -> Mode:
@@ -139,28 +139,10 @@ def _choose(model: Any, mode: Mode, filters: Any) -> list[Product]:
             "The model must have a Dense, EinsumDense, attention or convolution layer. "
             f"Received: model={model.name!r} without any"
         )
-    require_matches(filters, [product.kernel for product in products])
-    is_wanted = compile_filters(filters)
-    wanted = [p.kernel for p in products if is_wanted(p.kernel)]
-    reasons = {id(k): mode.reason_against(k.shape, k.axes) for k in wanted}
-    chosen = [p for p in products if reasons.get(id(p.kernel), "") is None]
-    if not chosen:
-        whys = "; ".join(sorted({why for why in reasons.values() if why}))
-        raise ValueError(
-            "The mode must fit at least one of the chosen kernels. "
-            f"Received: mode={mode} ({whys})"
-        )
-    return chosen
-
-
-def _require_finite(model: Any) -> None:
-    for kernel in find_kernels(model)[0]:
-        values = keras.ops.convert_to_numpy(keras.ops.cast(kernel.variable, "float32"))
-        if not np.isfinite(values).all():
-            raise ValueError(
-                "Weights must be finite to be pruned. Received: NaN or infinity in "
-                f"{kernel.full_name!r}"
-            )
+    kernels = [product.kernel for product in products]
+    require_matches(filters, kernels)
+    chosen = modes.choose_kernels(kernels, filters, mode)
+    return list(itertools.compress(products, chosen))
 
 
 def _batches(data: Any, batch_size: int, method: str) -> list[Any]:
@@ -180,10 +162,10 @@ def _batches(data: Any, batch_size: int, method: str) -> list[Any]:
         batches = iterator.data_adapter.get_numpy_iterator()
     unpack = data_adapter_utils.unpack_x_y_sample_weight
     found = [unpack(batch)[0] for batch in batches]
-    sizes = [len(x) for batch in found for x in keras.tree.flatten(batch)]
-    if not sum(sizes):
+    filled = [batch for batch in found if len(keras.tree.flatten(batch)[0])]
+    if not filled:
         _refuse_empty()
-    return [batch for batch in found if len(keras.tree.flatten(batch)[0])]
+    return filled
 
 
 def _refuse_empty() -> None:
@@ -207,11 +189,13 @@ def _grams(product: Product, observer: Observer) -> Any:
 
 
 def _prune(product: Product, grams: Any, wanted: Wanted, method: str) -> None:
-    variable = product.kernel.variable
-    value = keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))
-    blocks = product.split(value.astype("float64"))
+    blocks = product.split(_value(product.kernel).astype("float64"))
     pruned = [
         METHODS[method](block, None if grams is None else grams[i], wanted)
         for i, block in enumerate(blocks)
     ]
-    variable.assign(product.join(np.stack(pruned)))
+    product.kernel.variable.assign(product.join(np.stack(pruned)))
+
+
+def _value(kernel: Kernel) -> Any:
+    return read(keras.ops.cast(kernel.variable, "float32"))

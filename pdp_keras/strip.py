@@ -5,8 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
-
+from pdp_keras.masks import require_finite
 from pdp_keras.pruned import Pruned, current_sparsity, plain_copy, require_pruned
 
 
@@ -36,18 +35,9 @@ def strip_pruning(model: Any) -> Any:
     >>> small.save("small.keras")
     """
     parts = require_pruned(model)
-    _require_finite(parts)
+    require_finite(pair for part in parts for pair in part.values())
     _warn_below_target(parts)
     return plain_copy(model)
-
-
-def _require_finite(parts: list[Pruned]) -> None:
-    for name, values in (pair for part in parts for pair in part.values()):
-        if not np.isfinite(values).all():
-            raise ValueError(
-                "Weights must be finite to be pruned. Received: NaN or infinity in "
-                f"{name!r}"
-            )
 
 
 def _warn_below_target(parts: list[Pruned]) -> None:

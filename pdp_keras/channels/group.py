@@ -16,7 +16,6 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common import global_state
 
 from pdp_keras import allocation as allocations
 from pdp_keras.configs import (
@@ -36,9 +35,11 @@ from pdp_keras.layers import (
     add_extra,
     add_temperature_scale,
     held_value,
+    outermost_call,
 )
 from pdp_keras.masks import read, read_integer, sum_by_unit
 from pdp_keras.methods import Method
+from pdp_keras.models import current_graph
 from pdp_keras.modes import Channel, safe_sqrt
 
 Tensor = Any
@@ -313,7 +314,7 @@ class ChannelGroup(Counted, keras.layers.Layer):
         held = None if training else held_value(self)
         if held is not None:
             return held
-        call, trace = _current_call(), _current_trace()
+        call, trace = outermost_call(), _current_trace()
         if call is None or trace is None:
             return self._compute_mask(training)
         # Many layers may read the channels: in a DenseNet half of all.
@@ -378,21 +379,10 @@ def _with(known: list[Any], new: Any) -> list[Any]:
     return sorted([*others, new], key=lambda part: part.path)
 
 
-def _current_call() -> Any:
-    # One object for the outermost call of a model and all calls inside of it; Keras
-    # has no public name for it.
-    return global_state.get_global_attribute("current_call_ctx")
-
-
 def _current_trace() -> Any:
     """What tensors of this moment belong to; None where they must not be kept."""
     backend = keras.backend.backend()
-    if backend == "torch":
-        return "torch"
-    if backend != "tensorflow":
+    if backend == "jax":
         return None
-    import tensorflow as tf
-
-    if tf.executing_eagerly():
-        return "eager"
-    return tf.compat.v1.get_default_graph()
+    graph = current_graph()
+    return backend if graph is None else graph

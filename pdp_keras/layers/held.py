@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
+from pdp_keras.layers.stacks import masked_at_once
+from pdp_keras.models import current_graph
 
-# By the id of a wrapper or a channel group: what it computes with at inference.
+# By the id of a channel group its mask; by that of a wrapper its masked variables, each
+# with its value.
 Held = dict[int, Any]
 
 _held: contextvars.ContextVar[tuple[Held, Any] | None] = contextvars.ContextVar(
@@ -20,7 +22,7 @@ _held: contextvars.ContextVar[tuple[Held, Any] | None] = contextvars.ContextVar(
 @contextlib.contextmanager
 def holding(values: Held) -> Iterator[None]:
     """Within it, wrappers and groups compute with these values at inference."""
-    token = _held.set((values, _graph()))
+    token = _held.set((values, current_graph()))
     try:
         yield
     finally:
@@ -36,12 +38,14 @@ def held_value(owner: Any) -> Any:
     if held is None:
         return None
     values, graph = held
-    return values.get(id(owner)) if graph is _graph() else None
+    return values.get(id(owner)) if graph is current_graph() else None
 
 
-def _graph() -> Any:
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf
-
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+def hard_values(wrappers: Sequence[Any]) -> Held:
+    """What the wrappers of a model, and their groups, compute with at inference."""
+    groups = {id(group): group for wrapper in wrappers for group in wrapper.groups}
+    masks = {key: group.hard_mask() for key, group in groups.items()}
+    weights = [weight for wrapper in wrappers for weight in wrapper.pruned_weights]
+    with holding(masks), masked_at_once(weights):
+        pairs = {id(x): x.masked_values(training=False) for x in wrappers}
+    return {**masks, **pairs}

@@ -14,13 +14,13 @@ import dataclasses
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from pdp_keras.layers.held import Held, holding
-from pdp_keras.layers.stacks import masked_at_once, outermost_call
+from pdp_keras.layers.held import Held, hard_values, holding
+from pdp_keras.layers.stacks import outermost_call
 
 Tensor = Any
 
@@ -214,9 +214,8 @@ class _Masks:
         # The model holds this object.
         self.model = weakref.ref(model)
         self.wrappers: list[Any] = []
-        self.groups: list[Any] = []
-        # The masked variables of each wrapper, once they have been made.
-        self.variables: list[list[Any]] = []
+        # By owner the variables whose values are held; None of a mask. Once made.
+        self.variables: dict[int, list[Any] | None] = {}
 
     def fit(self, model: Any) -> bool:
         """Whether they can be held for this model now; finds its wrappers."""
@@ -226,8 +225,6 @@ class _Masks:
         masked = [x for x in layers.values() if hasattr(type(x), "masked_values")]
         wrappers = [x for x in masked if x.has_state]
         if wrappers != self.wrappers:
-            groups = (group for wrapper in wrappers for group in wrapper.groups)
-            self.groups = list({id(group): group for group in groups}.values())
             self.wrappers = wrappers
             self.forget()
         return bool(wrappers)
@@ -244,22 +241,23 @@ class _Masks:
         raise NotImplementedError
 
     def make(self) -> list[Tensor]:
-        """The masks of the groups, then the masked variables of the wrappers."""
-        masks = [group.hard_mask() for group in self.groups]
-        weights = [w for x in self.wrappers for w in x.pruned_weights]
-        of_groups = {id(g): m for g, m in zip(self.groups, masks, strict=True)}
-        with holding(of_groups), masked_at_once(weights):
-            pairs = [x.masked_values(training=False) for x in self.wrappers]
-        self.variables = [[variable for variable, _ in each] for each in pairs]
-        return [*masks, *(value for each in pairs for _, value in each)]
+        """All that is held, as tensors only."""
+        self.variables, tensors = {}, []
+        for key, value in hard_values(self.wrappers).items():
+            is_mask = not isinstance(value, list)
+            self.variables[key] = None if is_mask else [v for v, _ in value]
+            tensors += [value] if is_mask else [x for _, x in value]
+        return tensors
 
     def held(self, made: Sequence[Any]) -> Held:
         """What `make` has made, by its owners."""
-        values: Iterator[Any] = iter(made)
-        held: Held = {id(group): next(values) for group in self.groups}
-        for wrapper, variables in zip(self.wrappers, self.variables, strict=True):
-            held[id(wrapper)] = [(variable, next(values)) for variable in variables]
-        return held
+        tensors = iter(made)
+        return {
+            key: next(tensors)
+            if variables is None
+            else [(variable, next(tensors)) for variable in variables]
+            for key, variables in self.variables.items()
+        }
 
 
 class _TensorFlowMasks(_Masks):
@@ -310,7 +308,7 @@ class _TorchMasks(_Masks):
             import torch
 
             with torch.no_grad():
-                run.kept = self.held(self.make())
+                run.kept = hard_values(self.wrappers)
         with holding(run.kept):
             return function(*args)
 

@@ -18,13 +18,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import keras
 from keras import ops
 from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 from pdp_keras.masks import MANY, stacked, unstacked
-from pdp_keras.models import is_graph
+from pdp_keras.models import current_graph, is_graph
 
 Tensor = Any
 # From equal weights, their rows `(kernels, n)` in float32 and the number of zeros of
@@ -158,12 +157,7 @@ def _place() -> Any:
     """Where tensors can be used: a graph of TensorFlow, and a type to cast to."""
     scope = global_state.get_global_attribute("autocast_scope")
     dtype = None if scope is None else scope.dtype
-    if keras.backend.backend() != "tensorflow":
-        return dtype
-    import tensorflow as tf
-
-    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    return dtype, graph
+    return dtype, current_graph()
 
 
 def _certain_weights(layer: Any) -> Iterator[Any]:

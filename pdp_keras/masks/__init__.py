@@ -12,7 +12,7 @@ from pdp_keras.masks.custom_gradient import (
     with_gradient,
 )
 from pdp_keras.masks.functional import soft_mask, soft_masked
-from pdp_keras.masks.reading import read, read_integer
+from pdp_keras.masks.reading import read, read_integer, require_finite
 from pdp_keras.masks.rows import (
     row_thresholds,
     smallest_of_rows,
@@ -42,6 +42,7 @@ __all__ = [
     "read",
     "read_integer",
     "recomputed",
+    "require_finite",
     "row_thresholds",
     "smallest",
     "smallest_of_rows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,3 +17,20 @@ def read(value: Any) -> np.ndarray:
 def read_integer(value: Any) -> int:
     """A scalar counter as a Python int."""
     return int(read(value))
+
+
+def require_finite(named: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Checks weights that are to be pruned.
+
+    Args:
+        named: the weights by name.
+
+    Raises:
+        ValueError: for NaN or infinity.
+    """
+    for name, values in named:
+        if not np.isfinite(values).all():
+            raise ValueError(
+                "Weights must be finite to be pruned. Received: NaN or infinity in "
+                f"{name!r}"
+            )

@@ -42,8 +42,13 @@ from pdp_keras.models.own_class import (
     reseat,
 )
 from pdp_keras.models.places import exchange_layers, look_up_layer, put_layer
-from pdp_keras.models.plain import require_plain, require_tensorflow
-from pdp_keras.models.traces import compiled_functions, forget_traces, untraced
+from pdp_keras.models.plain import require_built, require_plain, require_tensorflow
+from pdp_keras.models.traces import (
+    compiled_functions,
+    current_graph,
+    forget_traces,
+    untraced,
+)
 from pdp_keras.models.variables import copy_variables, renew_state
 from pdp_keras.models.windows import Windows, make_windows
 
@@ -65,6 +70,7 @@ __all__ = [
     "complete_config",
     "copy_variables",
     "count_macs",
+    "current_graph",
     "describe_model",
     "exchange_layers",
     "find_kernels",
@@ -84,6 +90,7 @@ __all__ = [
     "register_prunable_layer",
     "renew_state",
     "representative_rows",
+    "require_built",
     "require_matches",
     "require_plain",
     "require_tensorflow",

@@ -26,6 +26,19 @@ def require_tensorflow(what: str) -> None:
         )
 
 
+def require_built(model: Any) -> None:
+    """Checks that a model that is to be pruned has weights.
+
+    Raises:
+        ValueError: if it is not built.
+    """
+    if not model.built:
+        raise ValueError(
+            "The model must be built, so that it has weights: call it on data, or "
+            f"`model.build(input_shape)`. Received: unbuilt model={model.name!r}"
+        )
+
+
 def require_plain(model: Any, verb: str) -> None:
     """Checks that a model is built and without pruning wrappers.
 

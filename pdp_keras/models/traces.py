@@ -14,6 +14,15 @@ from typing import Any
 import keras
 
 
+def current_graph() -> Any:
+    """The graph that TensorFlow traces now; None in eager mode and elsewhere."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
 def compiled_functions(layer: Any) -> list[Any]:
     """The compiled functions among the methods and attributes of a layer tree."""
     found = []

@@ -2,6 +2,7 @@
 
 from pdp_keras.modes.base import Mode
 from pdp_keras.modes.channel import Channel, safe_sqrt
+from pdp_keras.modes.choice import choose_kernels
 from pdp_keras.modes.n_of_m import NM
 from pdp_keras.modes.registry import deserialize, get, serialize
 from pdp_keras.modes.unstructured import Unstructured
@@ -11,6 +12,7 @@ __all__ = [
     "Channel",
     "Mode",
     "Unstructured",
+    "choose_kernels",
     "deserialize",
     "get",
     "safe_sqrt",

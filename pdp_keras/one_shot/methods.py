@@ -65,6 +65,7 @@ def sparsegpt(weights: Array, gram: Array, wanted: Wanted) -> Array:
     weights = weights.copy()
     factor = _factor(gram, wanted.damping)
     inputs, outputs = weights.shape
+    ends = dict(_groups(inputs, wanted))
     wanted_zeros = round(wanted.sparsity * weights.size)
     done = 0
     for start, stop in _blocks(inputs, wanted):
@@ -79,8 +80,8 @@ def sparsegpt(weights: Array, gram: Array, wanted: Wanted) -> Array:
             kept = np.ones_like(block, dtype=bool)
         errors = np.zeros_like(block)
         for i in range(stop - start):
-            if wanted.nm is not None and (start + i) % wanted.run % wanted.nm[1] == 0:
-                end = min(i + wanted.nm[1], _end_of_run(start + i, wanted.run) - start)
+            if wanted.nm is not None and start + i in ends:
+                end = ends[start + i] - start
                 part = (block[i:end] / scale[i:end]) ** 2
                 kept[i:end] = _best(part, wanted.nm[0])
             pruned = block[i] * kept[i]
@@ -110,38 +111,31 @@ def _factor(gram: Array, damping: float) -> Array:
     return upper
 
 
+def _groups(inputs: int, wanted: Wanted) -> Iterator[tuple[int, int]]:
+    """Where the groups of N:M begin and end; there are none without it."""
+    if wanted.nm is None:
+        return
+    for run in range(0, inputs, wanted.run):
+        for start in range(run, run + wanted.run, wanted.nm[1]):
+            yield start, min(start + wanted.nm[1], run + wanted.run)
+
+
 def _blocks(inputs: int, wanted: Wanted) -> Iterator[tuple[int, int]]:
     """Parts of about BLOCK inputs that no group of N:M lies across."""
-    ends = [inputs]
-    if wanted.nm is not None:
-        starts = (range(r, r + wanted.run, wanted.nm[1]) for r in _runs(inputs, wanted))
-        ends = [start for part in starts for start in part][1:] + ends
-    else:
-        ends = [*range(BLOCK, inputs, BLOCK), inputs]
+    ends = [end for _, end in _groups(inputs, wanted)]
     start = 0
-    for end in ends:
+    for end in ends or [*range(BLOCK, inputs, BLOCK), inputs]:
         if end - start >= BLOCK or end == inputs:
             yield start, end
             start = end
 
 
-def _runs(inputs: int, wanted: Wanted) -> range:
-    return range(0, inputs, wanted.run)
-
-
-def _end_of_run(place: int, run: int) -> int:
-    return (place // run + 1) * run
-
-
 def _kept(scores: Array, wanted: Wanted) -> Array:
     if wanted.nm is None:
         return _largest(scores, scores.size - round(wanted.sparsity * scores.size))
-    n, m = wanted.nm
     kept = np.ones(scores.shape, dtype=bool)
-    for run in _runs(len(scores), wanted):
-        for start in range(run, run + wanted.run, m):
-            end = min(start + m, run + wanted.run)
-            kept[start:end] = _best(scores[start:end], n)
+    for start, end in _groups(len(scores), wanted):
+        kept[start:end] = _best(scores[start:end], wanted.nm[0])
     return kept
 
 

@@ -16,7 +16,11 @@ from pdp_keras.models import (
     is_graph,
     reseat,
 )
-from pdp_keras.pruned.subclassed import deserialize_exchanged, serialize_exchanged
+from pdp_keras.pruned.subclassed import (
+    deserialize_exchanged,
+    deserialize_original,
+    serialize_exchanged,
+)
 
 
 class PrunedGraph:
@@ -55,16 +59,8 @@ class PrunedGraph:
             ValueError: if it is none of a pruned model.
         """
         require_keys("a pruned model", config, ("original", "exchanged"), ())
-        require_keys("the original model", config["original"])
         require_keys("the exchanged layers", config["exchanged"])
-        if config["original"].get("registered_name") == _REGISTERED:
-            raise ValueError(
-                "The original of a pruned model must not be pruned itself. "
-                f"Received: registered_name={_REGISTERED!r}"
-            )
-        model = keras.saving.deserialize_keras_object(
-            config["original"], custom_objects=custom_objects
-        )
+        model = deserialize_original(config["original"], _REGISTERED, custom_objects)
         if not is_graph(model) or not has_own_constructor(model):
             raise ValueError(
                 "The original of this pruned model must be a Functional one with a "

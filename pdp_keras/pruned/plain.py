@@ -11,8 +11,8 @@ from pdp_keras.channels import ChannelWrapper, remove_channels
 from pdp_keras.layers import (
     MaskedLayer,
     PDPWrapper,
+    hard_values,
     mask_each_batch,
-    masked_at_once,
 )
 from pdp_keras.models import (
     CopyState,
@@ -58,11 +58,8 @@ def plain_copy(model: Any) -> Any:
 
 def _final_values(wrappers: Sequence[Any]) -> list[tuple[Any, Any]]:
     """Every masked variable with what inference sees of it."""
-    weights = [
-        w for x in wrappers if isinstance(x, PDPWrapper) for w in x.pruned_weights
-    ]
-    with masked_at_once(weights):
-        return [pair for x in wrappers for pair in x.masked_values(training=False)]
+    values = hard_values(wrappers)
+    return [pair for wrapper in wrappers for pair in values[id(wrapper)]]
 
 
 def make_stripped(layer: Any) -> Any:

@@ -80,7 +80,7 @@ class ScheduleRun:
         for wrapper in self.wrappers:
             wrapper.is_scheduled = True
             wrapper.driver = self
-            set_home(getattr(wrapper, "pruned_weights", ()), model)
+            set_home(wrapper.pruned_weights, model)
         spare_from_decay(
             getattr(model, "optimizer", None),
             [

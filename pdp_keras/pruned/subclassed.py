@@ -96,14 +96,30 @@ def _require_apart(paths: list[Any]) -> None:
         )
 
 
-def _plain_model(config: Any, custom_objects: dict[str, Any] | None) -> Any:
+def deserialize_original(
+    config: Any, pruned_name: str, custom_objects: dict[str, Any] | None
+) -> Any:
+    """The object that was pruned.
+
+    Args:
+        config: its serialized form.
+        pruned_name: the registered name of pruned ones, which it must not have.
+        custom_objects: as for Keras.
+
+    Raises:
+        ValueError: if it is none, or pruned itself.
+    """
     require_keys("the original model", config)
-    if config.get("registered_name") == _REGISTERED:
+    if config.get("registered_name") == pruned_name:
         raise ValueError(
             "The original of a pruned model must not be pruned itself. "
-            f"Received: registered_name={_REGISTERED!r}"
+            f"Received: registered_name={pruned_name!r}"
         )
-    model = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+    return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+
+
+def _plain_model(config: Any, custom_objects: dict[str, Any] | None) -> Any:
+    model = deserialize_original(config, _REGISTERED, custom_objects)
     if not isinstance(model, keras.Model) or isinstance(model, PrunedModel):
         raise ValueError(
             "The original of a pruned model must be a plain keras.Model. "
