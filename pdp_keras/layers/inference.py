@@ -9,6 +9,7 @@ between batches: there each batch makes its masks, as every other call does.
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import dataclasses
 import functools
@@ -328,13 +329,17 @@ class _JaxMasks(_Masks):
         self.function = None
 
     def run(self, function: Any, run: _Run, state: Any, iterator: Any) -> Any:
-        trainable, *others = state
+        trainable, *others = [_as_list(part) for part in state]
         # A callback may have had Keras read the variables anew.
         is_known = run.kept is not None and run.kept[0] is trainable
         values = run.kept[1] if is_known else self._make_from(trainable, others[0])
         outputs, state = function(((trainable, values), *others), iterator)
-        run.kept, *others = state
-        return outputs, (run.kept[0], *others)
+        (trainable, values), *others = state
+        # Keras keeps the state as an attribute of the model: of lists it would track
+        # every value in every batch.
+        carried = [collections.UserList(part) for part in (trainable, *others)]
+        run.kept = carried[0].data, values
+        return outputs, tuple(carried)
 
     def _make_from(self, trainable: Any, others: Any) -> Any:
         import jax
@@ -357,6 +362,10 @@ class _JaxMasks(_Masks):
         if run.way.method == "predict":  # its variables alone
             return outputs, new
         return outputs, ((new[0], values), *new[1:])
+
+
+def _as_list(values: Any) -> Any:
+    return values.data if isinstance(values, collections.UserList) else values
 
 
 _BACKENDS = {
