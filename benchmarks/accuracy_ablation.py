@@ -17,7 +17,7 @@ import re
 
 import common
 from absl import app, flags
-from accuracy_networks import TASKS
+from accuracy_networks import BUDGETS, TASKS
 from accuracy_recipes import recipe
 from accuracy_runs import Results, run_all
 from accuracy_training import Training
@@ -26,6 +26,11 @@ _STRUCTURE = flags.DEFINE_string("structure", "98", "A sparsity in percent, or N
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many runs of each.", 1)
 _JOBS = flags.DEFINE_integer("jobs", 2, "Trainings at a time, a core each.", 1)
 _OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Of all.")
+_NETWORKS = flags.DEFINE_list("networks", list(TASKS), "Which networks.")
+_BUDGET = flags.DEFINE_enum(
+    "budget", "short", BUDGETS, "full: all images, and three times the epochs."
+)
+_L2 = flags.DEFINE_float("l2", 0.0, "Of a regularizer of all kernels.", 0.0)
 _ROWS = flags.DEFINE_string("rows", ".", "Rows that have this, a regular expression.")
 _PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Train nothing.")
 _OUTPUT = flags.DEFINE_string(
@@ -39,6 +44,13 @@ ROWS: dict[str, Training] = {
     "for comparison: the same, ramp: 0.3": recipe(
         "gmp", prune={"allocation": "lamp"}, ramp=0.3
     ),
+    "for comparison: GMP by one ranking": recipe(
+        "gmp", prune={"allocation": "global"}, warmup=0.125, ramp=0.4375
+    ),
+    "for comparison: DNW by LAMP": recipe(
+        "dnw", prune={"allocation": "lamp"}, schedule={"ramp": "cubic"}
+    ),
+    "for comparison: movement": recipe("movement", prune={"allocation": "global"}),
     "gradient: at most 4": recipe("pdp", {"max_gain": 4.0}),
     "gradient: without a bound": recipe("pdp", {"max_gain": None}),
     "gradient: the mask": recipe("pdp_other_gradient", {"gradient": "mask"}),
@@ -56,6 +68,12 @@ ROWS: dict[str, Training] = {
     "fall: from the ramp's beginning": recipe("pdp", schedule={"fall": (0.0, 1.0)}),
     "fall: 0.25 to 0.75 of the ramp": recipe("pdp", schedule={"fall": (0.25, 0.75)}),
     "fall: half of it after the ramp": recipe("pdp", schedule={"fall": (0.5, 1.5)}),
+    "fall: until nine tenths of the run": recipe("pdp", schedule={"fall": (0.5, 1.6)}),
+    "the same, gradient: 1": recipe(
+        "pdp_other_gradient",
+        {"gradient": "straight_through"},
+        schedule={"fall": (0.5, 1.6)},
+    ),
     "allocation: LAMP, once": recipe(
         "pdp",
         prune={"allocation": {"max_sparsity": 1.0, "score": "lamp", "moving": False}},
@@ -113,6 +131,8 @@ def training(network: str, change: Training, seed: int) -> Training:
         structure="dense" if change.method == "dense" else _STRUCTURE.value,
         seed=seed,
         optimizer=_OPTIMIZER.value,
+        l2=_L2.value,
+        **BUDGETS[_BUDGET.value](TASKS[network]),
     )
 
 
@@ -143,7 +163,7 @@ def main(argv: list[str]) -> None:
     cells = {
         name: {
             network: [training(network, change, seed) for seed in range(_SEEDS.value)]
-            for network in TASKS
+            for network in _NETWORKS.value
         }
         for name, change in rows.items()
     }
@@ -151,8 +171,8 @@ def main(argv: list[str]) -> None:
         wanted = [t for row in cells.values() for cell in row.values() for t in cell]
         run_all(sorted(wanted, key=lambda one: one.seed), results, _JOBS.value)
     print(f"\nValidation accuracy, {_STRUCTURE.value}, {_OPTIMIZER.value}")
-    print("| | " + " | ".join(TASKS) + " |")
-    print("| --- |" + " --- |" * len(TASKS))
+    print("| | " + " | ".join(_NETWORKS.value) + " |")
+    print("| --- |" + " --- |" * len(_NETWORKS.value))
     for name, row in cells.items():
         texts = []
         for cell in row.values():

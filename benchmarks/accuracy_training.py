@@ -44,6 +44,7 @@ class Training:
             from it by distillation is pruned.
         rate: times the learning rate of the task.
         weight_decay: of the optimizer, for all variables, pruned or not.
+        l2: what a regularizer adds for the squares of kernels.
     """
 
     network: str
@@ -61,6 +62,7 @@ class Training:
     pretraining: float = 0.0
     rate: float = 1.0
     weight_decay: float = 0.0
+    l2: float = 0.0
 
     @property
     def task(self) -> Task:
@@ -69,6 +71,22 @@ class Training:
         return dataclasses.replace(
             task, epochs=self.epochs or task.epochs, images=self.images or task.images
         )
+
+
+def build(training: Training) -> keras.Model:
+    """The network, with the regularizer of its kernels."""
+    model = training.task.build(keras)
+    if not training.l2:
+        return model
+
+    def regularized(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        for name in ("kernel_regularizer", "depthwise_regularizer"):
+            if name in config:
+                config[name] = keras.regularizers.L2(training.l2)
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=regularized)
 
 
 def prune(model: keras.Model, training: Training) -> keras.Model:
@@ -129,7 +147,7 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
         )
 
     keras.utils.set_random_seed(training.seed)
-    model = task.build(keras)
+    model = build(training)
     before, start = common.process_megabytes("VmRSS"), time.perf_counter()
     dense_epochs = round(training.pretraining * epochs)
     if dense_epochs:

@@ -125,7 +125,14 @@ class MaskedLayer(keras.layers.Wrapper):
                 # Keras knows how to build any layer from a symbolic call.
                 self.layer(*_symbolic(args), **_symbolic(kwargs))
             self.build()
-        return super().__call__(*args, **kwargs)
+        held = held_value(self) if keras.backend.backend() == "torch" else None
+        if held is None or _may_train(kwargs.get("training")):
+            return super().__call__(*args, **kwargs)
+        # PyTorch traces nothing: what Keras does around a call of the wrapper it does
+        # once more for the layer, and small layers would take half as long again.
+        kwargs.pop("training", None)
+        self.require_kernels()
+        return self._call_with(held, self.runner(training=False), args, kwargs)
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer, if a shape is given, and creates the state."""
@@ -191,6 +198,15 @@ class MaskedLayer(keras.layers.Wrapper):
                 if not training:
                     mask_once_from_now_on()
             run = self.runner(training)
+        return self._call_with(masked, run, args, kwargs)
+
+    def _call_with(
+        self,
+        masked: list[tuple[Any, Tensor]],
+        run: Callable[..., Any],
+        args: Any,
+        kwargs: dict[str, Any],
+    ) -> Any:
         # A graph traced here would keep the masked values of this call.
         with (
             _MaskedScope(masked) as scope,
@@ -291,6 +307,11 @@ class MaskedLayer(keras.layers.Wrapper):
             "`PDPScheduleCallback.start`.",
             stacklevel=2,
         )
+
+
+def _may_train(training: Any) -> bool:
+    call = outermost_call()
+    return bool(training) or call is None or bool(getattr(call, "training", None))
 
 
 def _require_unwrapped(cls: type, layer: Any, custom_objects: Any) -> None:

@@ -74,6 +74,38 @@ def test_a_subclassed_model():
     )
 
 
+class TrainsInside(keras.Model):
+    """Its first layer runs as in training; the mask of that is soft."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = keras.layers.Dense(16, activation="relu")
+        self.middle = keras.Sequential([keras.layers.Dense(16)])
+        self.last = keras.layers.Dense(1)
+
+    def call(self, x):
+        x = self.first(x, training=True)
+        # Said, because Keras takes it from the call before, but on JAX does not.
+        return self.last(self.middle(x, training=True), training=False)
+
+
+def test_a_layer_that_trains_within_predict():
+    plain = TrainsInside()
+    plain(X[:1])
+    model = pdp_keras.prune_model(plain, sparsity=0.8)
+    schedule = pdp_keras.PDPScheduleCallback(
+        warmup_epochs=0, ramp_epochs=4, update="epoch"
+    )
+    schedule.start(model, epochs=4)
+    schedule.start_epoch(1)
+    soft = directly(model)
+    got = model.predict(X, batch_size=32, verbose=0)
+    np.testing.assert_allclose(got, soft, rtol=1e-5, atol=1e-6)
+    with pytest.warns(UserWarning, match="before they have reached"):
+        hard = directly(pdp_keras.strip_pruning(model))
+    assert np.max(np.abs(soft - hard)) > 1e-2
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_weights_may_change_between_calls(mode):
     model = pruned_at_target(mode)
