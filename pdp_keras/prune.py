@@ -22,6 +22,7 @@ from pdp_keras.models import (
     make_subclassed_anew,
     rebuild_graph,
     require_built,
+    require_float,
     require_matches,
 )
 from pdp_keras.modes import Channel, Mode
@@ -178,7 +179,7 @@ def _prune_channels(
     inplace: bool,
 ) -> Any:
     kernels, _ = find_kernels(model)
-    _require_float(model)
+    require_float(model)
     require_matches(filters, kernels)
     is_chosen = compile_filters(filters)
     has_filters = filters is not None
@@ -227,7 +228,7 @@ class _Plan:
         filters: Any,
     ) -> None:
         kernels, _ = find_kernels(model)
-        _require_float(model)
+        require_float(model)
         if not kernels:
             raise ValueError(
                 "The model must have at least one prunable layer (see "
@@ -301,20 +302,6 @@ class _Plan:
                 f"Received: {len(self.sparsities)} chosen kernels, of which {pruned} "
                 "could be reached"
             )
-
-
-def _require_float(model: Any) -> None:
-    quantized = [
-        layer.name
-        for layer in model._flatten_layers()
-        if getattr(layer, "quantization_mode", None) is not None
-    ]
-    if quantized:
-        raise ValueError(
-            "A model must be pruned before it is quantized: prune, train, "
-            "`strip_pruning`, then `quantize`. Received: "
-            f"model={model.name!r} with quantized layers {quantized[:5]}"
-        )
 
 
 def _require_no_teacher(model: Any) -> None:

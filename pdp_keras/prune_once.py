@@ -22,6 +22,7 @@ from pdp_keras.models import (
     make_subclassed_anew,
     rebuild_graph,
     require_built,
+    require_float,
     require_matches,
 )
 from pdp_keras.modes import NM, Mode, Unstructured
@@ -73,8 +74,8 @@ def prune_once(
 
     Raises:
         TypeError: if `model` is no Keras model.
-        ValueError: for a pruned or unbuilt model, settings out of range, no data, a
-            layer that the model does not call, or values that are not finite.
+        ValueError: for a pruned, quantized or unbuilt model, settings out of range,
+            no data, a layer that the model does not call, or values not finite.
 
     Example:
 
@@ -118,6 +119,7 @@ def _check_model(model: Any) -> None:
             f"`pdp_keras.strip_pruning(model)`. Received: model={model.name!r}"
         )
     require_built(model)
+    require_float(model)
 
 
 def _check_mode(mode: Any) -> Mode:

@@ -174,6 +174,12 @@ def unused():
     return model
 
 
+def quantized():
+    model = dense()
+    model.layers[-1].quantize("int8")
+    return model
+
+
 BAD = [
     (dense, X[:0], {}, "data must have at least one"),
     (dense, iter([]), {}, "data must have at least one"),
@@ -194,6 +200,7 @@ BAD = [
         "must be stripped first",
     ),
     (lambda: keras.Sequential([L.Dense(3)]), X, {}, "must be built"),
+    (quantized, X, {}, "pruned before it is quantized"),
 ]
 
 

@@ -42,7 +42,12 @@ from pdp_keras.models.own_class import (
     reseat,
 )
 from pdp_keras.models.places import exchange_layers, look_up_layer, put_layer
-from pdp_keras.models.plain import require_built, require_plain, require_tensorflow
+from pdp_keras.models.plain import (
+    require_built,
+    require_float,
+    require_plain,
+    require_tensorflow,
+)
 from pdp_keras.models.traces import (
     compiled_functions,
     current_graph,
@@ -91,6 +96,7 @@ __all__ = [
     "renew_state",
     "representative_rows",
     "require_built",
+    "require_float",
     "require_matches",
     "require_plain",
     "require_tensorflow",

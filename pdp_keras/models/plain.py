@@ -39,6 +39,25 @@ def require_built(model: Any) -> None:
         )
 
 
+def require_float(model: Any) -> None:
+    """Checks that the weights are still what training made, and not integers.
+
+    Raises:
+        ValueError: if a layer is quantized.
+    """
+    quantized = [
+        layer.name
+        for layer in model._flatten_layers()
+        if getattr(layer, "quantization_mode", None) is not None
+    ]
+    if quantized:
+        raise ValueError(
+            "A model must be pruned before it is quantized: prune, train, "
+            "`strip_pruning`, then `quantize`. Received: "
+            f"model={model.name!r} with quantized layers {quantized[:5]}"
+        )
+
+
 def require_plain(model: Any, verb: str) -> None:
     """Checks that a model is built and without pruning wrappers.
 
