@@ -1,11 +1,13 @@
-"""From training to a file that is fast: MobileNetV2 through PDP to LiteRT.js.
+"""From training to a file that is fast: a phone's network through PDP to LiteRT.js.
 
     python examples/mobile.py                          # digits, minutes
     python examples/mobile.py --dataset=fashion_mnist  # hours on two cores
+    bash examples/pretrained.sh                        # from ImageNet; half an hour
     python examples/serve.py                           # then: the page with both
 
-A dense and a pruned MobileNetV2 start from the same weights and train for the same
-number of epochs, on images that a layer in the network resizes. Only what pays on the
+A dense and a pruned MobileNetV2 (or, with `--network=efficientnet_lite0`, a network
+that has learned ImageNet) start from the same weights and train for the same number of
+epochs, on images that a layer in the network resizes. Only what pays on the
 target "xnnpack" is pruned, the 1x1 convolutions. Both networks are exported, run on
 the test images in LiteRT and, where Node.js and Chromium are installed, timed in the
 browser. Into `--output_dir` go the models, the files, what `serve.py` needs, and all
@@ -25,6 +27,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import data
+import efficientnet_lite
 import keras
 import litert_js
 import numpy as np
@@ -41,6 +44,8 @@ RECIPES = {
     "digits": Recipe(epochs=16, warmup_epochs=1, ramp_epochs=6),
     "fashion_mnist": Recipe(epochs=10, warmup_epochs=1, ramp_epochs=4),
 }
+# What has learned ImageNet learns the rest in a few epochs.
+FINE_TUNING = Recipe(epochs=6, warmup_epochs=1, ramp_epochs=3, learning_rate=1e-3)
 LABELS = {
     "fashion_mnist": (
         "T-shirt/top",
@@ -55,9 +60,20 @@ LABELS = {
         "Ankle boot",
     ),
 }
+TITLES = {
+    "mobilenetv2": "MobileNetV2",
+    "efficientnet_lite0": "EfficientNet-Lite0 from ImageNet",
+}
+FOLDERS = {"mobilenetv2": "mobile", "efficientnet_lite0": "pretrained"}
 _SAMPLES = 96  # test images for the page
 
 _SIZE = flags.DEFINE_integer("size", 64, "Images are resized to it.", lower_bound=32)
+_NETWORK = flags.DEFINE_enum(
+    "network",
+    "mobilenetv2",
+    TITLES,
+    "MobileNetV2 from random weights, or EfficientNet-Lite0 from those of ImageNet.",
+)
 _ALPHA = flags.DEFINE_float("alpha", 1.0, "MobileNetV2's width, such as 0.35 or 1.")
 _IMAGES = flags.DEFINE_integer(
     "images", None, "Train on the first so many images. Default: all.", lower_bound=1
@@ -84,13 +100,29 @@ KINDS = {
 
 
 def build_model(
-    image_shape: tuple[int, int, int], num_classes: int, size: int, alpha: float
+    network: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    size: int,
+    alpha: float = 1.0,
 ) -> keras.Model:
-    """MobileNetV2 for images in [0, 1] of any size, grey or coloured, to logits."""
+    """A network for images in [0, 1] of any size, grey or coloured, to logits.
+
+    Args:
+        network: as the flag.
+        image_shape: of an image; it is resized within the network.
+        num_classes: how many logits.
+        size: what it is resized to, in pixels.
+        alpha: of MobileNetV2.
+    """
     inputs = x = keras.Input(image_shape, name="image")
     x = keras.layers.Resizing(size, size, name="resize")(x)
     if image_shape[-1] == 1:
         x = keras.layers.Concatenate(name="colours")([x, x, x])
+    if network == "efficientnet_lite0":
+        model = efficientnet_lite.new_classifier(inputs, x, num_classes)
+        efficientnet_lite.load_pretrained(model)
+        return model
     x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")(x)
     model = keras.applications.MobileNetV2(
         input_tensor=x,
@@ -103,12 +135,14 @@ def build_model(
         if isinstance(layer, keras.layers.BatchNormalization):
             # Its 0.999 needs far more steps than a small data set has.
             layer.momentum = 0.9
-    return keras.Model(inputs, model.output, name="mobilenetv2")
+    return keras.Model(inputs, model.output, name=network)
 
 
 def recipe_from_flags() -> Recipe:
     """The data set's recipe; with other epochs, in the same proportions."""
     recipe = RECIPES.get(training.DATASET.value, RECIPES["digits"])
+    if _NETWORK.value == "efficientnet_lite0":
+        recipe = FINE_TUNING
     if training.EPOCHS.value is None:
         return recipe
     part = training.EPOCHS.value / recipe.epochs
@@ -222,11 +256,12 @@ def run() -> None:
     recipe, sparsity = recipe_from_flags(), training.sparsity(_SPARSITY)
     images = load_images()
     keras.utils.set_random_seed(training.SEED.value)
+    network = _NETWORK.value
     dense = build_model(
-        images.x_train.shape[1:], images.num_classes, _SIZE.value, _ALPHA.value
+        network, images.x_train.shape[1:], images.num_classes, _SIZE.value, _ALPHA.value
     )
     pruned = pdp_keras.prune_model(dense, sparsity, target="xnnpack")
-    folder = training.prepare(pruned, recipe, "mobile")
+    folder = training.prepare(pruned, recipe, FOLDERS[network])
     print(
         f"{images.name}: {len(images.x_train):,} training images, resized to "
         f"{_SIZE.value}×{_SIZE.value}; {dense.count_params():,} parameters"
@@ -254,12 +289,13 @@ def run() -> None:
     time_in_browser(rows, images, folder)
     print_table(rows)
     title = (
-        f"MobileNetV2 on {images.name}: test accuracy {accuracy['dense']:.2%} dense, "
+        f"{TITLES[network]} on {images.name}: test accuracy {accuracy['dense']:.2%} dense, "
         f"{accuracy['sparse']:.2%} with {sparsity:.0%} zeros in its 1×1 "
         "convolutions."
     )
     write_page(folder, images, rows, title)
     results = {
+        "network": network,
         "dataset": images.name,
         "images": len(images.x_train),
         "size": _SIZE.value,

@@ -23,7 +23,7 @@ mobile = importlib.import_module("mobile")
     "shape", [(8, 8, 1), pytest.param((28, 30, 3), marks=pytest.mark.slow)]
 )
 def test_the_network_could_run_sparse_on_images_of_any_size(shape):
-    model = mobile.build_model(shape, 7, 64, 0.35)
+    model = mobile.build_model("mobilenetv2", shape, 7, 64, 0.35)
     assert model.output_shape == (None, 7)
     check = pdp_keras.deploy_check(model, "xnnpack")
     assert len(check.prunable) == 34 and check.turned
