@@ -289,9 +289,9 @@ def run() -> None:
     time_in_browser(rows, images, folder)
     print_table(rows)
     title = (
-        f"{TITLES[network]} on {images.name}: test accuracy {accuracy['dense']:.2%} dense, "
-        f"{accuracy['sparse']:.2%} with {sparsity:.0%} zeros in its 1×1 "
-        "convolutions."
+        f"{TITLES[network]} on {images.name}: test accuracy "
+        f"{accuracy['dense']:.2%} dense, {accuracy['sparse']:.2%} with "
+        f"{sparsity:.0%} zeros in its 1×1 convolutions."
     )
     write_page(folder, images, rows, title)
     results = {
