@@ -180,6 +180,19 @@ def quantized():
     return model
 
 
+@pytest.mark.skipif(not hasattr(L, "ReversibleEmbedding"), reason="a newer Keras")
+@pytest.mark.parametrize("method", ["sparsegpt", "wanda"])
+def test_a_tied_embedding_reads_ids_and_features(method):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,), dtype="int32")
+    table = L.ReversibleEmbedding(20, 8)
+    hidden = L.Dense(8, activation="tanh", name="hidden")(table(inputs))
+    model = keras.Model(inputs, table(hidden, reverse=True))
+    got = pdp_keras.prune_once(model, TOKENS, 0.5, method=method)
+    assert np.sum(got.get_layer("hidden").kernel == 0) == 32
+    assert np.all(got.layers[1].embeddings != 0)
+
+
 BAD = [
     (dense, X[:0], {}, "data must have at least one"),
     (dense, iter([]), {}, "data must have at least one"),

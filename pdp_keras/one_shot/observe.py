@@ -76,7 +76,7 @@ class Observer:
         for batch in self.batches:
             seen: list[Array] = []
 
-            def note(value: Any, seen: list[Array] = seen) -> None:
+            def note(value: Any, *_: Any, seen: list[Array] = seen, **__: Any) -> None:
                 value = keras.ops.cast(value, "float32")
                 seen.append(keras.ops.convert_to_numpy(value))
                 if len(seen) == self.calls[id(layer)]:
@@ -97,19 +97,19 @@ class Observer:
         with untraced(), _without_gradient():
             self.model(batch, training=False)
 
-    def _count(self, layer: Any) -> Callable[[Any], None]:
-        def count(_: Any) -> None:
+    def _count(self, layer: Any) -> Callable[..., None]:
+        def count(*_: Any, **__: Any) -> None:
             self.calls[id(layer)] = self.calls.get(id(layer), 0) + 1
 
         return count
 
 
 @contextlib.contextmanager
-def _hooked(layer: Any, look: Callable[[Any], None]) -> Iterator[None]:
+def _hooked(layer: Any, look: Callable[..., None]) -> Iterator[None]:
     call = layer.call
 
     def observed(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        look(inputs)
+        look(inputs, *args, **kwargs)
         return call(inputs, *args, **kwargs)
 
     # Past Keras' own __setattr__, which tracks what is set.
@@ -120,8 +120,11 @@ def _hooked(layer: Any, look: Callable[[Any], None]) -> Iterator[None]:
         vars(layer).pop("call")
 
 
-def _check_ids(layer: Any) -> Callable[[Any], None]:
-    def check(ids: Any) -> None:
+def _check_ids(layer: Any) -> Callable[..., None]:
+    # A tied embedding is also called with features, in reverse.
+    def check(ids: Any, reverse: bool = False) -> None:
+        if reverse:
+            return
         values = keras.ops.convert_to_numpy(ids)
         beyond = values[(values < 0) | (values >= layer.input_dim)]
         if beyond.size:
