@@ -20,6 +20,7 @@ from pdp_keras.models import (
     find_kernels,
     is_graph,
     make_subclassed_anew,
+    needs_equal_widths,
     rebuild_graph,
     require_built,
     require_matches,
@@ -81,7 +82,10 @@ def prune_model(
             `"uniform"`, `"erk"`; a mapping from layer or weight names to sparsities;
             or a callable `(weights: list[WeightInfo], sparsity) -> list of
             sparsities`, called now. None leaves it to the method: for PDP `"lamp"`;
-            for channels, with a `target`, and for all other methods `"global"`.
+            for channels, with a `target`, and for all other methods `"global"`;
+            `"uniform"` for channels of a model of a class (as those of keras_hub) that
+            has one argument for how wide several layers are. Unequally wide, it
+            would be a plain `keras.Model` once it is stripped.
         temperature: how soft the mask is: the paper's tau in units of w**2, a
             `RelativeTemperature` in units of t**2 (for channels, of the spread of
             the squared scores), or None for the mode's default.
@@ -124,6 +128,9 @@ def prune_model(
     if allocation is None:
         # On a device it counts how sparse each layer is; LAMP spares the small ones.
         allocation = "global" if target else method.default_allocation(mode)
+        # So that strip_pruning can give a model of the same class.
+        if isinstance(mode, Channel) and needs_equal_widths(model):
+            allocation = "uniform"
     _check_allocation(allocation, mode)
     if target is not None:
         filters = choose_for_target(target, model, mode, sparsity, filters)

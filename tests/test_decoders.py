@@ -113,6 +113,47 @@ def test_the_whole_life(hub, family, mode, sparsity, tmp_path):
         np.testing.assert_allclose(logits(plain), logits(pruned), atol=1e-5)
 
 
+CHANNELS = {
+    # Two of four heads (a key with its two queries) of two blocks, and half of 8 units.
+    "Gemma": (744, {"intermediate_dim": 8, "num_query_heads": 2}),
+    "Llama": (2640, {"intermediate_dim": 8, "num_query_heads": 4}),
+    "Mistral": (2896, {"intermediate_dim": 8, "num_query_heads": 4}),
+    "GPT2": (1136, {"intermediate_dim": 8}),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_channels_are_removed(hub, family, tmp_path):
+    """Gate and up projection together; heads where the class can say how many."""
+    model = causal_lm(hub, family)
+    pruned = compiled(pdp_keras.prune_model(model, mode="channel"))
+    assert generated(pruned) == generated(model)
+    train(pruned)
+    small = compiled(pdp_keras.strip_pruning(pruned))
+    assert type(small) is type(model)
+    parameters, arguments = CHANNELS[family]
+    assert small.count_params() == parameters < model.count_params()
+    assert {name: getattr(small.backbone, name) for name in arguments} == arguments
+    np.testing.assert_allclose(logits(small), logits(pruned), atol=1e-5)
+    assert generated(small) == generated(pruned)
+    loaded = reloaded(pruned, tmp_path / "pruned.keras")
+    np.testing.assert_allclose(logits(loaded), logits(pruned), atol=1e-5)
+    if family != "Llama":  # keras_hub forgets to save that the embeddings are tied
+        plain = reloaded(small, tmp_path / "plain.keras")
+        assert generated(plain) == generated(pruned)
+
+
+def test_unequally_wide_layers_are_of_no_class(hub):
+    model = causal_lm(hub, "Gemma")
+    arguments = {"allocation": lambda weights, _: [0.25, 0.75], "filters": ".*ffw.*"}
+    pruned = compiled(pdp_keras.prune_model(model, mode="channel", **arguments))
+    train(pruned)
+    with pytest.warns(UserWarning, match="not to a GemmaCausalLM with its methods"):
+        small = pdp_keras.strip_pruning(pruned)
+    assert not hasattr(small, "generate")
+    np.testing.assert_allclose(logits(small), logits(pruned), atol=1e-4)
+
+
 def test_generation_sees_the_masks_of_now(hub):
     """One compiled function of `generate` for all sparsities."""
     pruned = compiled(pdp_keras.prune_model(causal_lm(hub, "Gemma"), 0.9))

@@ -38,6 +38,8 @@ from pdp_keras.models.macs import count_macs
 from pdp_keras.models.own_class import (
     complete_config,
     has_own_constructor,
+    in_class_of,
+    needs_equal_widths,
     plain_class,
     reseat,
 )
@@ -77,12 +79,14 @@ __all__ = [
     "find_with_call",
     "forget_traces",
     "has_own_constructor",
+    "in_class_of",
     "is_graph",
     "look_up_layer",
     "make_anew",
     "make_subclassed_anew",
     "make_windows",
     "model_inputs",
+    "needs_equal_widths",
     "plain_class",
     "put_layer",
     "random_rows",

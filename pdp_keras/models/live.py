@@ -11,6 +11,7 @@ not touched.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,16 @@ class LiveConfigs:
 
     def config_of(self, operation: Any) -> dict[str, Any]:
         """What `get_config` gives, with stand-ins for what has no name."""
-        config: dict[str, Any] = self._plain(self.view(operation).get_config())
+        view = self.view(operation)
+        try:
+            own = view.get_config()
+        except (AttributeError, NotImplementedError) as error:
+            # Of keras_hub, that of LlamaTransformerDecoder is broken, and that of
+            # RMSNormalization is missing.
+            own = _from_attributes(view)
+            if own is None:
+                raise error
+        config: dict[str, Any] = self._plain(own)
         return config
 
     def _plain(self, value: Any) -> Any:
@@ -139,6 +149,19 @@ class LiveConfigs:
         name = keras.saving.get_registered_name(named)
         if self._named.setdefault(name, named) is not named:
             self._ambiguous.add(name)
+
+
+def _from_attributes(layer: Any) -> dict[str, Any] | None:
+    """The arguments of a layer, if all are plain attributes of their names."""
+    if isinstance(layer, keras.Model) or not isinstance(layer, keras.layers.Layer):
+        return None
+    parameters = inspect.signature(type(layer)).parameters.values()
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    own = {name: vars(layer).get(name, layer) for name in names}
+    if any(isinstance(value, keras.layers.Layer) for value in own.values()):
+        return None  # missing, or a layer
+    base = {"name": layer.name, "trainable": layer.trainable}
+    return {**base, "dtype": layer.dtype_policy, **own}
 
 
 class _StandIn:

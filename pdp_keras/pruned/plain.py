@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from pdp_keras.models import (
     is_graph,
     make_anew,
     make_subclassed_anew,
+    needs_equal_widths,
     rebuild_graph,
 )
 from pdp_keras.pruned.parts import channel_groups, find_wrappers
@@ -50,7 +52,17 @@ def plain_copy(model: Any) -> Any:
     if is_graph(model):
         kept = {g.label: g.kept() for g in channel_groups(model) if g.removable}
         plain = _rebuild_plain(model, copy_state)
-        return remove_channels(plain, kept) if kept else plain
+        small = remove_channels(plain, kept) if kept else plain
+        if type(small) is not type(plain) and needs_equal_widths(plain):
+            warnings.warn(
+                "The model is stripped to a plain keras.Model, not to a "
+                f"{type(plain).__name__} with its methods, which has one argument for "
+                "how wide several layers are: they are unequally wide now. Prune "
+                "with allocation='uniform' (the default for such models) to keep them "
+                "equal.",
+                stacklevel=3,
+            )
+        return small
     if isinstance(model, PrunedModel):
         return _strip_subclassed(model, values)
     return _strip_around(model, values)

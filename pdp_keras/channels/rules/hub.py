@@ -3,7 +3,8 @@
 Each is one layer for Keras, and can be made smaller as far as its arguments allow.
 
 A transformer layer has a residual stream through it that keeps its channels. The
-hidden units of its feed-forward part can be removed.
+hidden units of its feed-forward part can be removed, and heads where the size of a head
+is an argument.
 
 The blocks of MobileNets are chains of Keras layers, whose own rules are followed. Of
 channels whose number is not an argument, but what keras_hub rounds one to, as many
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from pdp_keras.channels.labels import LabelledTensor
 from pdp_keras.channels.rules.base import (
@@ -29,47 +32,106 @@ from pdp_keras.channels.rules.base import (
 )
 from pdp_keras.channels.rules.shapes import elementwise
 
-# From a layer to its pairs of Dense layers: into the hidden units, and out of them.
-Pairs = Callable[[Any], Sequence[tuple[Any, Any]]]
+# From a layer to its feed-forward parts: the layers into the hidden units (several
+# where one is the gate of another), and the one out of them.
+Parts = Callable[[Any], Sequence[tuple[Sequence[Any], Any]]]
 
 # `adjust_channels` makes the numbers of expanded and squeezed channels multiples of it.
 _DIVISOR = 8
 
 
-def _feed_forward(pairs: Pairs, argument: str) -> ChannelRule:
-    """The rule of a layer whose `argument` says how wide its hidden layers are."""
+def _feed_forward(parts: Parts, argument: str, factor: int = 1) -> ChannelRule:
+    """The rule of a layer whose `argument` says how wide its hidden layers are.
+
+    It is `factor` times as much as they have units.
+    """
 
     def trace(call: ChannelCall) -> Any:
-        for x in call.inputs:
-            call.fix(x, "{layer} adds to them in a residual stream of its own")
-        hidden = None
-        if any(computes_kernel(part) for pair in pairs(call.layer) for part in pair):
-            return call.unknown(f"layer {call.layer.name!r} computes its kernels")
-        for into, out_of in pairs(call.layer):
+        return _trace_feed_forward(call, parts(call.layer))
+
+    def resize(layer: Any, config: Config, kept: Kept) -> Config:
+        (into, *_), _ = parts(layer)[0]
+        return {**config, argument: factor * kept.inside(into).size("kernel", 1)}
+
+    return ChannelRule(trace, resize)
+
+
+def _trace_feed_forward(
+    call: ChannelCall, parts: Sequence[tuple[Sequence[Any], Any]]
+) -> list[LabelledTensor]:
+    for x in call.inputs:
+        call.fix(x, "{layer} adds to them in a residual stream of its own")
+    if any(computes_kernel(x) for intos, out in parts for x in (*intos, out)):
+        return call.unknown(f"layer {call.layer.name!r} computes its kernels")
+    hidden = None
+    for intos, out_of in parts:
+        for into in intos:
             inside = call.inside(into, [], [])
             made = inside.makes("kernel", 1)
             inside.follows("bias", 0, made)
-            call.inside(out_of, [], []).reads("kernel", 0, made)
             units = LabelledTensor(made[None], (None, len(made)))
             activate(inside, units, into.activation)
             # One argument for all of them: they stay equally wide.
             hidden = made if hidden is None else hidden
             call.atoms.join(hidden, made)
-        return call.fixed()
-
-    def resize(layer: Any, config: Config, kept: Kept) -> Config:
-        into, _ = pairs(layer)[0]
-        return {**config, argument: kept.inside(into).size("kernel", 1)}
-
-    return ChannelRule(trace, resize)
+        call.inside(out_of, [], []).reads("kernel", 0, made)
+    return call.fixed()
 
 
-def _own_pair(layer: Any) -> list[tuple[Any, Any]]:
-    return [(layer._feedforward_intermediate_dense, layer._feedforward_output_dense)]
+def _own_pair(layer: Any) -> list[tuple[list[Any], Any]]:
+    return [([layer._feedforward_intermediate_dense], layer._feedforward_output_dense)]
 
 
-def _block_pairs(layer: Any) -> list[tuple[Any, Any]]:
-    return [(block.mlp.dense_1, block.mlp.dense_2) for block in layer.encoder_layers]
+def _block_pairs(layer: Any) -> list[tuple[list[Any], Any]]:
+    return [([x.mlp.dense_1], x.mlp.dense_2) for x in layer.encoder_layers]
+
+
+def _gated_pair(layer: Any) -> list[tuple[list[Any], Any]]:
+    into = [layer._feedforward_intermediate_dense, layer._feedforward_gate_dense]
+    return [(into, layer._feedforward_output_dense)]
+
+
+def _gemma_pair(layer: Any) -> list[tuple[list[Any], Any]]:
+    return [([layer.gating_ffw, layer.gating_ffw_2], layer.ffw_linear)]
+
+
+def _gated(call: ChannelCall) -> Any:
+    """SwiGLU: an activation of the layer itself on the gate."""
+    outputs = _trace_feed_forward(call, _gated_pair(call.layer))
+    gate = call.inside(call.layer._feedforward_gate_dense, [], [])
+    made = gate.makes("kernel", 1)
+    units = LabelledTensor(made[None], (None, len(made)))
+    activate(call, units, call.layer.activation)
+    return outputs
+
+
+def _gemma_block(call: ChannelCall) -> Any:
+    """Hidden units; and heads, each key and value with the queries that read it."""
+    outputs = _trace_feed_forward(call, _gemma_pair(call.layer))
+    attention = call.layer.attention
+    parts = [attention.key_dense, attention.value_dense, attention.query_dense]
+    if any(map(computes_kernel, [*parts, attention.output_dense])):
+        return outputs
+    key, value, query = (call.inside(part, [], []) for part in parts)
+    pairs = key.makes("kernel", 0)
+    value.makes("kernel", 0, pairs)
+    heads = query.makes("kernel", 0, np.repeat(pairs, attention.num_key_value_groups))
+    call.inside(attention.output_dense, [], []).reads("kernel", 0, heads)
+    return outputs
+
+
+_GEMMA_HIDDEN = _feed_forward(_gemma_pair, "intermediate_dim", 2)
+
+
+def _resize_gemma_block(layer: Any, config: Config, kept: Kept) -> Config:
+    assert _GEMMA_HIDDEN.resize is not None
+    config = _GEMMA_HIDDEN.resize(layer, config, kept)
+    attention = layer.attention
+    return {
+        **config,
+        "num_query_heads": kept.inside(attention.query_dense).size("kernel", 0),
+        "num_key_value_heads": kept.inside(attention.key_dense).size("kernel", 0),
+    }
 
 
 def _patch_embedding(call: ChannelCall) -> Any:
@@ -258,7 +320,15 @@ def _resize_activated_block(layer: Any, config: Config, kept: Kept) -> Config:
 _MOBILENET = "keras_hub.src.models.mobilenet.mobilenet_backbone"
 _TRANSFORMER = _feed_forward(_own_pair, "intermediate_dim")
 
+_SWIGLU = ChannelRule(_gated, _feed_forward(_gated_pair, "intermediate_dim").resize)
+
 ROWS: dict[type | str, ChannelRule] = {
+    "keras_hub.src.models.gemma.gemma_decoder_block.GemmaDecoderBlock": ChannelRule(
+        _gemma_block, _resize_gemma_block
+    ),
+    "keras_hub.src.models.llama.llama_decoder.LlamaTransformerDecoder": _SWIGLU,
+    "keras_hub.src.models.mistral.mistral_transformer_decoder."
+    "MistralTransformerDecoder": _SWIGLU,
     "keras_hub.src.layers.modeling.transformer_encoder.TransformerEncoder": (
         _TRANSFORMER
     ),
