@@ -8,7 +8,7 @@ import keras
 
 from pdp_keras import allocation as allocations
 from pdp_keras import methods, modes
-from pdp_keras.channels import ChannelPlanner
+from pdp_keras.channels import ChannelPlanner, needs_equal_widths
 from pdp_keras.layers import MaskedLayer, PDPWrapper, describe, mask_once
 from pdp_keras.masks import temperatures
 from pdp_keras.methods import Method
@@ -20,7 +20,6 @@ from pdp_keras.models import (
     find_kernels,
     is_graph,
     make_subclassed_anew,
-    needs_equal_widths,
     rebuild_graph,
     require_built,
     require_matches,

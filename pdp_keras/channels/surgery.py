@@ -12,13 +12,7 @@ from keras import ops
 from pdp_keras.channels.labels import LabelledTensor
 from pdp_keras.channels.rules.registry import Kept, find_rule
 from pdp_keras.channels.trace import ChannelPlan, find_channels
-from pdp_keras.models import (
-    has_own_constructor,
-    in_class_of,
-    make_anew,
-    rebuild_graph,
-    renew_state,
-)
+from pdp_keras.models import make_anew, rebuild_graph, renew_state
 
 
 def remove_channels(model: Any, keep: Mapping[str, Any]) -> Any:
@@ -35,8 +29,8 @@ def remove_channels(model: Any, keep: Mapping[str, Any]) -> Any:
 
     Returns:
         A new model of the same kind with the same names, not compiled. One of a class
-        with a constructor of its own becomes a plain Functional one, if no arguments
-        of this make it.
+        with a constructor of its own becomes a plain Functional one if no arguments
+        of it make such layers.
 
     Raises:
         ValueError: if the model is neither Sequential nor Functional, if `keep` names
@@ -50,12 +44,9 @@ def remove_channels(model: Any, keep: Mapping[str, Any]) -> Any:
     """
     plan = find_channels(model)
     cut = _Cut(plan, _checked(keep, plan))
-    small = rebuild_graph(
+    return rebuild_graph(
         model, lambda old, new: new, cut.copy_state, cut.make, by_class=False
     )
-    if isinstance(model, keras.Sequential) or not has_own_constructor(model):
-        return small
-    return in_class_of(model, small) or small
 
 
 def _checked(keep: Mapping[str, Any], plan: ChannelPlan) -> list[np.ndarray]:

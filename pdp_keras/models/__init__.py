@@ -38,10 +38,9 @@ from pdp_keras.models.macs import count_macs
 from pdp_keras.models.own_class import (
     complete_config,
     has_own_constructor,
-    in_class_of,
-    needs_equal_widths,
     plain_class,
     reseat,
+    shared_arguments,
 )
 from pdp_keras.models.places import exchange_layers, look_up_layer, put_layer
 from pdp_keras.models.plain import require_built, require_plain, require_tensorflow
@@ -79,14 +78,12 @@ __all__ = [
     "find_with_call",
     "forget_traces",
     "has_own_constructor",
-    "in_class_of",
     "is_graph",
     "look_up_layer",
     "make_anew",
     "make_subclassed_anew",
     "make_windows",
     "model_inputs",
-    "needs_equal_widths",
     "plain_class",
     "put_layer",
     "random_rows",
@@ -99,6 +96,7 @@ __all__ = [
     "require_plain",
     "require_tensorflow",
     "reseat",
+    "shared_arguments",
     "unique_names",
     "untraced",
 ]

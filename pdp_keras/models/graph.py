@@ -14,8 +14,11 @@ import keras
 from keras import tree
 
 from pdp_keras.models.anew import remake, remake_subclassed
+from pdp_keras.models.kernels import child_layers
 from pdp_keras.models.kinds import is_graph
 from pdp_keras.models.own_class import (
+    are_alike,
+    changed_arguments,
     has_own_constructor,
     layer_pairs,
     plain_class,
@@ -62,7 +65,9 @@ def rebuild_graph(
             `make_anew`.
         by_class: whether a Functional model whose class has a constructor of its own
             is made by it, where that is possible, and not as a plain one. Its layers
-            are then made by the constructor, too, and not by `make`.
+            are then made by the constructor, too, and not by `make`. If not, its
+            layers are made by `make`, and then the model by the constructor if it has
+            arguments that make the like of them.
         unwrap: gives what takes the place of a layer in the config of such a model.
 
     Raises:
@@ -185,6 +190,37 @@ class _Rebuilding:
         if exchanged:
             reseat(new, exchanged)
 
+    def _cast(self, model: Any) -> Any:
+        """A model by its constructor in place of layers that are made already.
+
+        None where no arguments make the like of these layers.
+        """
+        made = [self._made.get(id(x)) for x in model._operations]
+        if any(not isinstance(x, keras.Operation) for x in made):
+            return None  # something that calls an operation with other arguments
+        children = child_layers(model)
+        if any(
+            is_graph(x) and plain_class(x) is not type(self.rebuild(x))
+            for x in children
+        ):
+            return None
+        arguments = changed_arguments(model, self._made)
+        if arguments is None:
+            return None
+        new = remake_by_class(model, self.rebuild, arguments=arguments)
+        if new is None:
+            return None
+        pairs = list(layer_pairs(model, new))
+        for old, fresh in pairs:
+            made = self.rebuild(old)
+            if fresh is not made and (is_graph(old) or not are_alike(made, fresh)):
+                return None
+        for old, fresh in pairs:
+            fresh.name = old.name
+            self._made[id(old)] = fresh
+        self.pairs = [(old, self._made[id(old)]) for old, _ in self.pairs]
+        return new
+
     def _make_functional(self, model: Any) -> Any:
         if self.by_class and has_own_constructor(model):
             new = self._make_by_class(model)
@@ -198,6 +234,10 @@ class _Rebuilding:
         if not has_own_constructor(model):
             cls = plain_class(model)
             return _finish(model, cls(inputs, outputs, name=model.name))
+        if not self.by_class:
+            new = self._cast(model)
+            if new is not None:
+                return _finish(model, new)
         own = [name for name in _TRAINING_METHODS if _overrides(model, name)]
         if own:
             raise ValueError(

@@ -49,17 +49,7 @@ class LiveConfigs:
 
     def config_of(self, operation: Any) -> dict[str, Any]:
         """What `get_config` gives, with stand-ins for what has no name."""
-        view = self.view(operation)
-        try:
-            own = view.get_config()
-        except (AttributeError, NotImplementedError) as error:
-            # Of keras_hub, that of LlamaTransformerDecoder is broken, and that of
-            # RMSNormalization is missing.
-            own = _from_attributes(view)
-            if own is None:
-                raise error
-        config: dict[str, Any] = self._plain(own)
-        return config
+        return dict(self._plain(describe(self.view(operation))))
 
     def _plain(self, value: Any) -> Any:
         """What a `get_config` returned that does not serialize what it returns."""
@@ -151,17 +141,40 @@ class LiveConfigs:
             self._ambiguous.add(name)
 
 
-def _from_attributes(layer: Any) -> dict[str, Any] | None:
-    """The arguments of a layer, if all are plain attributes of their names."""
-    if isinstance(layer, keras.Model) or not isinstance(layer, keras.layers.Layer):
-        return None
+def describe(layer: Any) -> dict[str, Any]:
+    """The config of a layer; from its attributes where its `get_config` fails.
+
+    (In keras_hub 0.32 `LlamaTransformerDecoder` reads an attribute that it does not
+    have, and `RMSNormalization` has no `get_config`.)
+    """
+    try:
+        return dict(layer.get_config())
+    except (AttributeError, NotImplementedError):
+        names = _parameters(layer)
+        own = {name: vars(layer)[name] for name in names if name in vars(layer)}
+        has_layers = any(isinstance(x, keras.layers.Layer) for x in own.values())
+        if not names or len(own) < len(names) or has_layers:
+            raise
+        base = {"name": layer.name, "trainable": layer.trainable}
+        return {**base, "dtype": layer.dtype_policy, **own}
+
+
+def has_config(operation: Any) -> bool:
+    """Whether the `get_config` of a layer or operation works."""
+    try:
+        operation.get_config()
+    except (AttributeError, NotImplementedError):
+        return False
+    return True
+
+
+def _parameters(layer: Any) -> list[str]:
+    """The arguments of a layer's constructor; none of what is no mere layer."""
+    is_layer = isinstance(layer, keras.layers.Layer)
+    if not is_layer or isinstance(layer, keras.Model):
+        return []
     parameters = inspect.signature(type(layer)).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    own = {name: vars(layer).get(name, layer) for name in names}
-    if any(isinstance(value, keras.layers.Layer) for value in own.values()):
-        return None  # missing, or a layer
-    base = {"name": layer.name, "trainable": layer.trainable}
-    return {**base, "dtype": layer.dtype_policy, **own}
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 class _StandIn:

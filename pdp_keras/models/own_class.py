@@ -15,10 +15,9 @@ from typing import Any
 import keras
 
 from pdp_keras.models.kernels import child_layers
-from pdp_keras.models.kinds import is_graph
-from pdp_keras.models.live import LiveConfigs
+from pdp_keras.models.live import LiveConfigs, describe
 from pdp_keras.models.places import exchange_layers
-from pdp_keras.models.variables import copy_variables, saved_variables
+from pdp_keras.models.variables import saved_variables
 
 # What `keras.Function` keeps of its graph.
 _GRAPH = (
@@ -72,7 +71,7 @@ def remake_by_class(
     model: Any,
     copy_graph: Callable[[Any], Any],
     unwrap: Callable[[Any], Any] = lambda layer: layer,
-    sizes: Mapping[str, int] | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Any:
     """A copy of such a model by its constructor, but for the values of variables.
 
@@ -80,11 +79,11 @@ def remake_by_class(
         model: the model; not changed.
         copy_graph: makes the copy of a Sequential or Functional model inside of it.
         unwrap: gives what takes the place of a layer inside of it.
-        sizes: other values for some arguments. The copy then has other shapes.
+        arguments: other values for some arguments. Shapes may then differ.
 
     Returns:
         The copy, not compiled by anybody but its constructor; None if no config makes
-        one with the same layers (and, without `sizes`, variables).
+        one with the same layers (and, without `arguments`, shapes of variables).
     """
     cls = plain_class(model)
     for complete in (False, True):
@@ -96,10 +95,13 @@ def remake_by_class(
             if complete:
                 config = complete_config(cls, model, config)
             with live.scope():
-                new = cls.from_config({**config, **(sizes or {})})
+                new = cls.from_config({**config, **(arguments or {})})
         except (TypeError, ValueError, NotImplementedError):
             continue
-        if type(new) is cls and _is_like(new, model, sizes is not None):
+        found, wanted = _shapes(new), _shapes(model)
+        same = found == wanted if arguments is None else len(found) == len(wanted)
+        is_like = same and len(child_layers(new)) == len(child_layers(model))
+        if type(new) is cls and is_like:
             return new
     return None
 
@@ -109,76 +111,68 @@ def layer_pairs(old: Any, new: Any) -> Iterator[tuple[Any, Any]]:
     return zip(child_layers(old), child_layers(new), strict=True)
 
 
-def in_class_of(model: Any, small: Any) -> Any:
-    """A smaller model in the class of the model that it was made from.
+def shared_arguments(model: Any, layer: Any) -> dict[str, Any]:
+    """The arguments of a model that one of its layers has too, with the same value."""
+    names = _parameters(layer) & _parameters(model)
+    values = {name: vars(layer).get(name) for name in names if name in vars(layer)}
+    return {
+        name: value
+        for name, value in values.items()
+        if (value is None or type(value) in _PLAIN)
+        and vars(model).get(name, model) == value
+    }
+
+
+def changed_arguments(
+    model: Any, changed: Mapping[int, Any]
+) -> dict[str, Any] | None:
+    """The arguments that a model of changed layers would have.
 
     Args:
         model: a Functional model of a class with a constructor of its own.
-        small: a plain one with the same layers, some of them smaller.
+        changed: by the id of a layer of it the one that takes its place.
 
     Returns:
-        The smaller model by the constructor, with its values; None if no arguments
-        make it: for one, where one of them is for layers that are unequally wide now.
+        Those with other values than the model's; None if two of its layers, which
+        share an argument with it, do not agree on one.
     """
-    parts = {layer.name: layer for layer in child_layers(small)}
-    sizes = _sizes(model, parts)
-    if sizes is None:
-        return None
-
-    def copy_graph(graph: Any) -> Any:
-        part = parts[graph.name]
-        new = in_class_of(graph, part) if has_own_constructor(graph) else part
-        if new is None:
-            raise ValueError(f"{graph.name!r} is not of its class")
-        return new
-
-    new = remake_by_class(model, copy_graph, sizes=sizes)
-    if new is None:
-        return None
-    for old, fresh in layer_pairs(model, new):
-        fresh.name = old.name
-        if not is_graph(old):
-            try:
-                copy_variables(parts[old.name], fresh)
-            except ValueError:
-                return None
-    return new
-
-
-def needs_equal_widths(model: Any) -> bool:
-    """Whether one argument of a model in this one is for several of its layers."""
-    for graph in model._flatten_layers():
-        if is_graph(graph) and has_own_constructor(graph):
-            seen: set[str] = set()
-            for layer in child_layers(graph):
-                shared = _arguments_of(layer) & _arguments_of(graph)
-                shared = {x for x in shared if _is_size(graph, layer, x)}
-                if shared & seen:
-                    return True
-                seen |= shared
-    return False
-
-
-def _sizes(model: Any, parts: Mapping[str, Any]) -> dict[str, int] | None:
-    """The arguments that make the parts; None if layers do not agree on one."""
-    found: dict[str, set[int]] = {}
+    found: dict[str, set[Any]] = {}
     for layer in child_layers(model):
-        if layer.name not in parts or is_graph(layer):
-            continue
-        for name in _arguments_of(layer) & _arguments_of(model):
-            if _is_size(model, layer, name):
-                found.setdefault(name, set()).add(getattr(parts[layer.name], name))
-    if any(len(sizes) > 1 for sizes in found.values()):
+        new = changed.get(id(layer), layer)
+        for name in shared_arguments(model, layer):
+            found.setdefault(name, set()).add(getattr(new, name))
+    if any(len(values) > 1 for values in found.values()):
         return None
-    return {name: size for name, (size,) in found.items()}
+    values = {name: value for name, (value,) in found.items()}
+    return {k: v for k, v in values.items() if v != getattr(model, k)}
 
 
-def _is_size(model: Any, layer: Any, name: str) -> bool:
-    size = getattr(layer, name, None)
-    return type(size) is int and size == getattr(model, name, None)
+def are_alike(layer: Any, other: Any) -> bool:
+    """Whether layers compute the same with the same variables.
+
+    As far as their shapes and the numbers and texts of their configs tell: how many
+    groups a normalization has, say, which no shape shows.
+    """
+    return (
+        type(layer) is type(other)
+        and _shapes(layer) == _shapes(other)
+        and _plain_part(describe(layer)) == _plain_part(describe(other))
+    )
 
 
-def _arguments_of(layer: Any) -> set[str]:
+# What differs between layers that compute the same.
+_NAMES = ("name", "build_config", "shared_object_id")
+
+
+def _plain_part(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain_part(v) for k, v in value.items() if k not in _NAMES}
+    if isinstance(value, list | tuple):
+        return [_plain_part(item) for item in value]
+    return value if isinstance(value, _PLAIN) else None
+
+
+def _parameters(layer: Any) -> set[str]:
     return set(inspect.signature(plain_class(layer)).parameters)
 
 
@@ -219,12 +213,6 @@ def _forget_nodes(model: Any) -> None:
         for books in ("_inbound_nodes", "_outbound_nodes"):
             nodes = [n for n in getattr(operation, books) if id(n) not in own]
             setattr(operation, books, nodes)
-
-
-def _is_like(new: Any, model: Any, is_smaller: bool) -> bool:
-    found, wanted = _shapes(new), _shapes(model)
-    same = len(found) == len(wanted) if is_smaller else found == wanted
-    return same and len(child_layers(new)) == len(child_layers(model))
 
 
 def _shapes(model: Any) -> list[tuple[int, ...]]:

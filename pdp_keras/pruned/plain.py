@@ -8,7 +8,12 @@ from typing import Any
 
 import keras
 
-from pdp_keras.channels import ChannelWrapper, remove_channels
+from pdp_keras.channels import (
+    ChannelWrapper,
+    lost_classes,
+    needs_equal_widths,
+    remove_channels,
+)
 from pdp_keras.layers import (
     MaskedLayer,
     PDPWrapper,
@@ -23,7 +28,6 @@ from pdp_keras.models import (
     is_graph,
     make_anew,
     make_subclassed_anew,
-    needs_equal_widths,
     rebuild_graph,
 )
 from pdp_keras.pruned.parts import channel_groups, find_wrappers
@@ -53,13 +57,14 @@ def plain_copy(model: Any) -> Any:
         kept = {g.label: g.kept() for g in channel_groups(model) if g.removable}
         plain = _rebuild_plain(model, copy_state)
         small = remove_channels(plain, kept) if kept else plain
-        if type(small) is not type(plain) and needs_equal_widths(plain):
+        lost = lost_classes(plain, small)
+        if lost and needs_equal_widths(plain):
             warnings.warn(
-                "The model is stripped to a plain keras.Model, not to a "
-                f"{type(plain).__name__} with its methods, which has one argument for "
-                "how wide several layers are: they are unequally wide now. Prune "
-                "with allocation='uniform' (the default for such models) to keep them "
-                "equal.",
+                "The layers of a model must remain equally wide where one argument of "
+                "its class is the width of several: it becomes a plain keras.Model "
+                "now, without the methods of its class. Prune with "
+                "allocation='uniform', the default for such models. "
+                f"Received: {', '.join(lost)} with unequally wide layers",
                 stacklevel=3,
             )
         return small

@@ -13,6 +13,7 @@ must stay as it rounds to.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,43 +96,87 @@ def _gemma_pair(layer: Any) -> list[tuple[list[Any], Any]]:
     return [([layer.gating_ffw, layer.gating_ffw_2], layer.ffw_linear)]
 
 
-def _gated(call: ChannelCall) -> Any:
-    """SwiGLU: an activation of the layer itself on the gate."""
-    outputs = _trace_feed_forward(call, _gated_pair(call.layer))
-    gate = call.inside(call.layer._feedforward_gate_dense, [], [])
-    made = gate.makes("kernel", 1)
-    units = LabelledTensor(made[None], (None, len(made)))
-    activate(call, units, call.layer.activation)
-    return outputs
+@dataclasses.dataclass(frozen=True)
+class _Heads:
+    """Where a decoder's layer has its heads.
+
+    Attributes:
+        attention: its attribute with the attention.
+        names: of the projections in it: query, key, value, output.
+        axis: of the first three kernels, along which the heads lie.
+    """
+
+    attention: str
+    names: tuple[str, str, str, str]
+    axis: int
+
+    def parts(self, layer: Any) -> list[Any]:
+        attention = getattr(layer, self.attention)
+        return [getattr(attention, name) for name in self.names]
+
+    def trace(self, call: ChannelCall) -> None:
+        """A unit is the head of a key and a value, and all queries that read it."""
+        layer = call.layer
+        parts = self.parts(layer)
+        if any(map(computes_kernel, parts)):
+            return
+        query, key, value, output = (call.inside(part, [], []) for part in parts)
+        pairs = key.makes("kernel", self.axis)
+        value.makes("kernel", self.axis, pairs)
+        repeats = layer.num_query_heads // layer.num_key_value_heads
+        heads = query.makes("kernel", self.axis, np.repeat(pairs, repeats))
+        for each, made in ((query, heads), (key, pairs), (value, pairs)):
+            each.follows("bias", 0, made)
+        output.reads("kernel", 0, heads)
+        if not hasattr(layer, "head_dim"):
+            reason = (
+                f"layer {layer.name!r} ({type(layer).__name__}) has no argument for "
+                "the size of a head: fewer heads would be larger ones"
+            )
+            call.atoms.fix(pairs, "structure", reason)
+
+    def resize(self, layer: Any, config: Config, kept: Kept) -> Config:
+        if not hasattr(layer, "head_dim"):
+            return config
+        query, key, *_ = self.parts(layer)
+        return {
+            **config,
+            "num_query_heads": kept.inside(query).size("kernel", self.axis),
+            "num_key_value_heads": kept.inside(key).size("kernel", self.axis),
+            # Or else it would follow from their number.
+            "head_dim": query.kernel.shape[-1],
+        }
 
 
-def _gemma_block(call: ChannelCall) -> Any:
-    """Hidden units; and heads, each key and value with the queries that read it."""
-    outputs = _trace_feed_forward(call, _gemma_pair(call.layer))
-    attention = call.layer.attention
-    parts = [attention.key_dense, attention.value_dense, attention.query_dense]
-    if any(map(computes_kernel, [*parts, attention.output_dense])):
+def _decoder(parts: Parts, heads: _Heads, factor: int = 1) -> ChannelRule:
+    """The rule of a decoder's layer: hidden units, and heads."""
+    hidden = _feed_forward(parts, "intermediate_dim", factor)
+
+    def trace(call: ChannelCall) -> Any:
+        outputs = hidden.trace(call)
+        heads.trace(call)
         return outputs
-    key, value, query = (call.inside(part, [], []) for part in parts)
-    pairs = key.makes("kernel", 0)
-    value.makes("kernel", 0, pairs)
-    heads = query.makes("kernel", 0, np.repeat(pairs, attention.num_key_value_groups))
-    call.inside(attention.output_dense, [], []).reads("kernel", 0, heads)
-    return outputs
+
+    def resize(layer: Any, config: Config, kept: Kept) -> Config:
+        assert hidden.resize is not None
+        return heads.resize(layer, hidden.resize(layer, config, kept), kept)
+
+    return ChannelRule(trace, resize)
 
 
-_GEMMA_HIDDEN = _feed_forward(_gemma_pair, "intermediate_dim", 2)
+def _swiglu(heads: _Heads) -> ChannelRule:
+    """A decoder's layer that calls an activation of its own on the gate."""
+    rule = _decoder(_gated_pair, heads)
 
+    def trace(call: ChannelCall) -> Any:
+        outputs = rule.trace(call)
+        gate = call.inside(call.layer._feedforward_gate_dense, [], [])
+        made = gate.makes("kernel", 1)
+        units = LabelledTensor(made[None], (None, len(made)))
+        activate(call, units, call.layer.activation)
+        return outputs
 
-def _resize_gemma_block(layer: Any, config: Config, kept: Kept) -> Config:
-    assert _GEMMA_HIDDEN.resize is not None
-    config = _GEMMA_HIDDEN.resize(layer, config, kept)
-    attention = layer.attention
-    return {
-        **config,
-        "num_query_heads": kept.inside(attention.query_dense).size("kernel", 0),
-        "num_key_value_heads": kept.inside(attention.key_dense).size("kernel", 0),
-    }
+    return ChannelRule(trace, rule.resize)
 
 
 def _patch_embedding(call: ChannelCall) -> Any:
@@ -320,15 +365,24 @@ def _resize_activated_block(layer: Any, config: Config, kept: Kept) -> Config:
 _MOBILENET = "keras_hub.src.models.mobilenet.mobilenet_backbone"
 _TRANSFORMER = _feed_forward(_own_pair, "intermediate_dim")
 
-_SWIGLU = ChannelRule(_gated, _feed_forward(_gated_pair, "intermediate_dim").resize)
+_GEMMA_HEADS = _Heads(
+    "attention", ("query_dense", "key_dense", "value_dense", "output_dense"), 0
+)
+_LLAMA_HEADS = _Heads(
+    "_self_attention_layer",
+    ("_query_dense", "_key_dense", "_value_dense", "_output_dense"),
+    1,
+)
 
 ROWS: dict[type | str, ChannelRule] = {
-    "keras_hub.src.models.gemma.gemma_decoder_block.GemmaDecoderBlock": ChannelRule(
-        _gemma_block, _resize_gemma_block
+    "keras_hub.src.models.gemma.gemma_decoder_block.GemmaDecoderBlock": _decoder(
+        _gemma_pair, _GEMMA_HEADS, factor=2
     ),
-    "keras_hub.src.models.llama.llama_decoder.LlamaTransformerDecoder": _SWIGLU,
+    "keras_hub.src.models.llama.llama_decoder.LlamaTransformerDecoder": _swiglu(
+        _LLAMA_HEADS
+    ),
     "keras_hub.src.models.mistral.mistral_transformer_decoder."
-    "MistralTransformerDecoder": _SWIGLU,
+    "MistralTransformerDecoder": _swiglu(_LLAMA_HEADS),
     "keras_hub.src.layers.modeling.transformer_encoder.TransformerEncoder": (
         _TRANSFORMER
     ),
