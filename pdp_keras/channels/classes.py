@@ -11,7 +11,6 @@ from pdp_keras.models import (
     child_layers,
     has_own_constructor,
     is_graph,
-    plain_class,
     shared_arguments,
 )
 
@@ -26,19 +25,12 @@ def needs_equal_widths(model: Any) -> bool:
         model: any model; one without a graph never becomes smaller.
     """
     return any(
-        count > 1 for graph in own_classes(model) for count in _shared(graph).values()
+        count > 1 for graph in _own_classes(model) for count in _shared(graph).values()
     )
 
 
-def lost_classes(model: Any, small: Any) -> list[str]:
-    """The names of the classes of a model that a smaller one has no longer."""
-    left = {plain_class(graph) for graph in own_classes(small)}
-    lost = [plain_class(graph) for graph in own_classes(model)]
-    return sorted({cls.__name__ for cls in lost if cls not in left})
-
-
-def own_classes(model: Any) -> Iterator[Any]:
-    """The Functional models in one, itself included, with a constructor of their own."""
+def _own_classes(model: Any) -> Iterator[Any]:
+    """The Functional models in one, itself too, with a constructor of their own."""
     if is_graph(model):
         for graph in model._flatten_layers():
             if is_graph(graph) and has_own_constructor(graph):

@@ -45,8 +45,7 @@ def remake(
         return (change(own) if change else own), live
 
     try:
-        if not has_config(operation):
-            _check_attributes(operation, LiveConfigs(copy_graph, unwrap))
+        _check_attributes(operation, LiveConfigs(copy_graph, unwrap))
         new = _renamed(_from_config(operation, config), config)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
@@ -66,6 +65,8 @@ def _check_attributes(operation: Any, live: LiveConfigs) -> None:
 
     A copy made from them must have all numbers and texts that the layer has.
     """
+    if has_config(live.view(operation)):
+        return
     config = live.config_of(operation)
     with live.scope():
         found = vars(type(operation).from_config(config))

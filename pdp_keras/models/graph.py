@@ -17,6 +17,7 @@ from pdp_keras.models.anew import remake, remake_subclassed
 from pdp_keras.models.kernels import child_layers
 from pdp_keras.models.kinds import is_graph
 from pdp_keras.models.own_class import (
+    NotOfClassError,
     are_alike,
     changed_arguments,
     has_own_constructor,
@@ -54,6 +55,7 @@ def rebuild_graph(
     *,
     by_class: bool = True,
     unwrap: Callable[[Any], Any] = lambda layer: layer,
+    on_lost_class: Callable[[str], None] = lambda reason: None,
 ) -> Any:
     """A new Sequential or Functional model with layers replaced.
 
@@ -69,6 +71,8 @@ def rebuild_graph(
             layers are made by `make`, and then the model by the constructor if it has
             arguments that make the like of them.
         unwrap: gives what takes the place of a layer in the config of such a model.
+        on_lost_class: called with the reason if, not `by_class`, the model becomes a
+            plain one.
 
     Raises:
         ValueError: if a layer cannot be made anew from its config, if two layers
@@ -80,6 +84,8 @@ def rebuild_graph(
     rebuilding.check_nothing_shared()
     for old, new in rebuilding.pairs:
         copy_state(old, new)
+    if id(model) in rebuilding.lost:
+        on_lost_class(rebuilding.lost[id(model)])
     return new_model
 
 
@@ -125,6 +131,8 @@ class _Rebuilding:
         self.unwrap = unwrap
         self.pairs: list[tuple[Any, Any]] = []
         self._made: dict[int, Any] = {}
+        # Why the model of an id is not of its class any more.
+        self.lost: dict[int, str] = {}
 
     def rebuild(self, operation: Any) -> Any:
         if id(operation) not in self._made:
@@ -193,28 +201,27 @@ class _Rebuilding:
     def _cast(self, model: Any) -> Any:
         """A model by its constructor in place of layers that are made already.
 
-        None where no arguments make the like of these layers.
+        Raises:
+            NotOfClassError: if no arguments make the like of these layers.
         """
-        made = [self._made.get(id(x)) for x in model._operations]
-        if any(not isinstance(x, keras.Operation) for x in made):
-            return None  # something that calls an operation with other arguments
-        children = child_layers(model)
-        if any(
-            is_graph(x) and plain_class(x) is not type(self.rebuild(x))
-            for x in children
-        ):
-            return None
+        for x in model._operations:
+            made = self._made[id(x)]
+            if not isinstance(made, keras.Operation):
+                raise NotOfClassError(f"{x.name!r} is called with other arguments")
+            if is_graph(x) and type(made) is not plain_class(x):
+                raise NotOfClassError(self.lost.get(id(x), f"{x.name!r} is another"))
         arguments = changed_arguments(model, self._made)
-        if arguments is None:
-            return None
         new = remake_by_class(model, self.rebuild, arguments=arguments)
         if new is None:
-            return None
+            raise NotOfClassError(f"its constructor does not take {arguments}")
         pairs = list(layer_pairs(model, new))
         for old, fresh in pairs:
             made = self.rebuild(old)
             if fresh is not made and (is_graph(old) or not are_alike(made, fresh)):
-                return None
+                raise NotOfClassError(
+                    f"no argument of it is the size of {old.name!r}, which is smaller "
+                    "now; `filters` can leave that out"
+                )
         for old, fresh in pairs:
             fresh.name = old.name
             self._made[id(old)] = fresh
@@ -235,9 +242,10 @@ class _Rebuilding:
             cls = plain_class(model)
             return _finish(model, cls(inputs, outputs, name=model.name))
         if not self.by_class:
-            new = self._cast(model)
-            if new is not None:
-                return _finish(model, new)
+            try:
+                return _finish(model, self._cast(model))
+            except NotOfClassError as error:
+                self.lost[id(model)] = str(error)
         own = [name for name in _TRAINING_METHODS if _overrides(model, name)]
         if own:
             raise ValueError(

@@ -123,9 +123,11 @@ def shared_arguments(model: Any, layer: Any) -> dict[str, Any]:
     }
 
 
-def changed_arguments(
-    model: Any, changed: Mapping[int, Any]
-) -> dict[str, Any] | None:
+class NotOfClassError(Exception):
+    """Why no arguments of a class make a model of the layers that it shall have."""
+
+
+def changed_arguments(model: Any, changed: Mapping[int, Any]) -> dict[str, Any]:
     """The arguments that a model of changed layers would have.
 
     Args:
@@ -133,18 +135,26 @@ def changed_arguments(
         changed: by the id of a layer of it the one that takes its place.
 
     Returns:
-        Those with other values than the model's; None if two of its layers, which
-        share an argument with it, do not agree on one.
+        Those with other values than the model's.
+
+    Raises:
+        NotOfClassError: if two of its layers that share an argument with it do not
+            agree on one value.
     """
-    found: dict[str, set[Any]] = {}
+    found: dict[str, dict[Any, str]] = {}
     for layer in child_layers(model):
         new = changed.get(id(layer), layer)
         for name in shared_arguments(model, layer):
-            found.setdefault(name, set()).add(getattr(new, name))
-    if any(len(values) > 1 for values in found.values()):
-        return None
-    values = {name: value for name, (value,) in found.items()}
-    return {k: v for k, v in values.items() if v != getattr(model, k)}
+            found.setdefault(name, {}).setdefault(getattr(new, name), layer.name)
+    for name, values in found.items():
+        if len(values) > 1:
+            each = " and ".join(f"{v} of {layer!r}" for v, layer in values.items())
+            raise NotOfClassError(
+                f"it has one argument {name!r} for {each}; allocation='uniform', the "
+                "default for such models, keeps them equal"
+            )
+    only = {name: next(iter(values)) for name, values in found.items()}
+    return {k: v for k, v in only.items() if v != getattr(model, k)}
 
 
 def are_alike(layer: Any, other: Any) -> bool:
@@ -153,11 +163,11 @@ def are_alike(layer: Any, other: Any) -> bool:
     As far as their shapes and the numbers and texts of their configs tell: how many
     groups a normalization has, say, which no shape shows.
     """
-    return (
-        type(layer) is type(other)
-        and _shapes(layer) == _shapes(other)
-        and _plain_part(describe(layer)) == _plain_part(describe(other))
-    )
+    if type(layer) is not type(other) or _shapes(layer) != _shapes(other):
+        return False
+    live = LiveConfigs(lambda graph: graph)
+    first, second = (_plain_part(describe(live.view(x))) for x in (layer, other))
+    return bool(first == second)
 
 
 # What differs between layers that compute the same.

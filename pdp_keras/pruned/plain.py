@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from pdp_keras.channels import (
-    ChannelWrapper,
-    lost_classes,
-    needs_equal_widths,
-    remove_channels,
-)
+from pdp_keras.channels import ChannelWrapper, remove_channels
 from pdp_keras.layers import (
     MaskedLayer,
     PDPWrapper,
@@ -56,21 +51,21 @@ def plain_copy(model: Any) -> Any:
     if is_graph(model):
         kept = {g.label: g.kept() for g in channel_groups(model) if g.removable}
         plain = _rebuild_plain(model, copy_state)
-        small = remove_channels(plain, kept) if kept else plain
-        lost = lost_classes(plain, small)
-        if lost and needs_equal_widths(plain):
-            warnings.warn(
-                "The layers of a model must remain equally wide where one argument of "
-                "its class is the width of several: it becomes a plain keras.Model "
-                "now, without the methods of its class. Prune with "
-                "allocation='uniform', the default for such models. "
-                f"Received: {', '.join(lost)} with unequally wide layers",
-                stacklevel=3,
-            )
-        return small
+        return remove_channels(plain, kept, _warn_of_class(plain)) if kept else plain
     if isinstance(model, PrunedModel):
         return _strip_subclassed(model, values)
     return _strip_around(model, values)
+
+
+def _warn_of_class(model: Any) -> Callable[[str], None]:
+    def warn(reason: str) -> None:
+        warnings.warn(
+            f"The stripped model is a plain keras.Model, without the methods of "
+            f"{type(model).__name__}: {reason}.",
+            stacklevel=6,
+        )
+
+    return warn
 
 
 def _final_values(wrappers: Sequence[Any]) -> list[tuple[Any, Any]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pdp_keras.channels.labels import LabelledTensor
+from pdp_keras.channels.labels import LabelledTensor, Labels
 from pdp_keras.channels.rules.base import (
     ChannelCall,
     ChannelRule,
@@ -39,6 +39,12 @@ Parts = Callable[[Any], Sequence[tuple[Sequence[Any], Any]]]
 
 # `adjust_channels` makes the numbers of expanded and squeezed channels multiples of it.
 _DIVISOR = 8
+
+_PROJECTIONS = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
+_RESIDUAL = "{layer} adds to them in a residual stream of its own"
+_HEADS = (
+    "{layer} has no argument for the size of a head: fewer heads would be larger ones"
+)
 
 
 def _feed_forward(parts: Parts, argument: str, factor: int = 1) -> ChannelRule:
@@ -61,7 +67,7 @@ def _trace_feed_forward(
     call: ChannelCall, parts: Sequence[tuple[Sequence[Any], Any]]
 ) -> list[LabelledTensor]:
     for x in call.inputs:
-        call.fix(x, "{layer} adds to them in a residual stream of its own")
+        call.fix(x, _RESIDUAL)
     if any(computes_kernel(x) for intos, out in parts for x in (*intos, out)):
         return call.unknown(f"layer {call.layer.name!r} computes its kernels")
     hidden = None
@@ -94,6 +100,29 @@ def _gated_pair(layer: Any) -> list[tuple[list[Any], Any]]:
 
 def _gemma_pair(layer: Any) -> list[tuple[list[Any], Any]]:
     return [([layer.gating_ffw, layer.gating_ffw_2], layer.ffw_linear)]
+
+
+def _fix_heads(call: ChannelCall, heads: Labels, outputs: Labels) -> None:
+    """Says why the heads of a layer cannot be removed, and what it makes of them."""
+    for labels, reason in ((heads, _HEADS), (outputs, _RESIDUAL)):
+        call.fix(LabelledTensor(labels[None], (None, len(labels))), reason)
+
+
+def _transformer(call: ChannelCall) -> Any:
+    outputs = _trace_feed_forward(call, _own_pair(call.layer))
+    for name in ("_self_attention_layer", "_cross_attention_layer"):
+        attention = getattr(call.layer, name, None)
+        if attention is None:
+            continue
+        parts = [getattr(attention, part) for part in _PROJECTIONS]
+        if not any(map(computes_kernel, parts)):
+            inside = call.inside(attention, [], [])
+            kernels = [f"{part}.kernel" for part in _PROJECTIONS]
+            heads = inside.makes(kernels[0], 1)
+            for kernel in kernels[1:3]:
+                inside.makes(kernel, 1, heads)
+            _fix_heads(call, heads, inside.makes(kernels[3], -1))
+    return outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +158,7 @@ class _Heads:
             each.follows("bias", 0, made)
         output.reads("kernel", 0, heads)
         if not hasattr(layer, "head_dim"):
-            reason = (
-                f"layer {layer.name!r} ({type(layer).__name__}) has no argument for "
-                "the size of a head: fewer heads would be larger ones"
-            )
-            call.atoms.fix(pairs, "structure", reason)
+            _fix_heads(call, pairs, output.makes("kernel", -1))
 
     def resize(self, layer: Any, config: Config, kept: Kept) -> Config:
         if not hasattr(layer, "head_dim"):
@@ -363,16 +388,14 @@ def _resize_activated_block(layer: Any, config: Config, kept: Kept) -> Config:
 
 
 _MOBILENET = "keras_hub.src.models.mobilenet.mobilenet_backbone"
-_TRANSFORMER = _feed_forward(_own_pair, "intermediate_dim")
+_TRANSFORMER = ChannelRule(
+    _transformer, _feed_forward(_own_pair, "intermediate_dim").resize
+)
 
 _GEMMA_HEADS = _Heads(
     "attention", ("query_dense", "key_dense", "value_dense", "output_dense"), 0
 )
-_LLAMA_HEADS = _Heads(
-    "_self_attention_layer",
-    ("_query_dense", "_key_dense", "_value_dense", "_output_dense"),
-    1,
-)
+_LLAMA_HEADS = _Heads("_self_attention_layer", _PROJECTIONS, 1)
 
 ROWS: dict[type | str, ChannelRule] = {
     "keras_hub.src.models.gemma.gemma_decoder_block.GemmaDecoderBlock": _decoder(
