@@ -270,8 +270,14 @@ class _Plan:
     def wrap(self, old: Any, new: Any) -> Any:
         """The new layer, in a wrapper if the plan has a kernel of the old one."""
         kernels, _ = find_kernels(old)
+        # Of a layer that it shares with others, and that is wrapped already.
+        elsewhere = _wrapped_variables(new)
+        copies = find_kernels(new)[0] if elsewhere else kernels
         indices = [
-            i for i, k in enumerate(kernels) if id(k.variable) in self.sparsities
+            i
+            for i, (kernel, copy) in enumerate(zip(kernels, copies, strict=True))
+            if id(kernel.variable) in self.sparsities
+            and id(copy.variable) not in elsewhere
         ]
         if not indices:
             return new
@@ -307,6 +313,11 @@ class _Plan:
                 f"Received: {len(self.sparsities)} chosen kernels, of which {pruned} "
                 "could be reached"
             )
+
+
+def _wrapped_variables(layer: Any) -> set[int]:
+    wrappers = (x for x in layer._flatten_layers() if isinstance(x, MaskedLayer))
+    return {id(variable) for x in wrappers for variable in x.layer.variables}
 
 
 def _require_float(model: Any) -> None:

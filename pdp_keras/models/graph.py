@@ -14,6 +14,7 @@ import keras
 from keras import tree
 
 from pdp_keras.models.anew import remake, remake_subclassed
+from pdp_keras.models.frozen import copy_trainable
 from pdp_keras.models.kernels import child_layers
 from pdp_keras.models.kinds import is_graph
 from pdp_keras.models.own_class import (
@@ -84,6 +85,7 @@ def rebuild_graph(
     rebuilding.check_nothing_shared()
     for old, new in rebuilding.pairs:
         copy_state(old, new)
+        copy_trainable(old, new)
     if id(model) in rebuilding.lost:
         on_lost_class(rebuilding.lost[id(model)])
     return new_model
@@ -140,11 +142,12 @@ class _Rebuilding:
         return self._made[id(operation)]
 
     def check_nothing_shared(self) -> None:
-        owners: dict[int, Any] = {}
-        for old, _ in self.pairs:
-            for variable in saved_variables(old):
-                owner = owners.setdefault(id(variable), old)
-                if owner is not old:
+        owners: dict[int, tuple[Any, Any]] = {}
+        for old, new in self.pairs:
+            pairs = zip(saved_variables(old), saved_variables(new), strict=False)
+            for variable, copy in pairs:
+                owner, first = owners.setdefault(id(variable), (old, copy))
+                if first is not copy:  # a constructor may tie them again
                     raise ValueError(
                         "A variable must belong to one layer of the graph: copies of "
                         "two layers could not go on sharing it. Received: "
@@ -190,6 +193,7 @@ class _Rebuilding:
             if is_graph(old):
                 self._adopt(old, fresh)
             elif not isinstance(old, keras.layers.InputLayer):
+                copy_trainable(old, fresh)  # as a wrapper asks for it
                 layer = self.replace(old, fresh)
                 self.pairs.append((old, layer))
             self._made[id(old)] = layer
