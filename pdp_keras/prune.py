@@ -8,7 +8,7 @@ import keras
 
 from pdp_keras import allocation as allocations
 from pdp_keras import methods, modes
-from pdp_keras.channels import ChannelPlanner, needs_equal_widths
+from pdp_keras.channels import ChannelPlanner, must_keep_class, needs_equal_widths
 from pdp_keras.layers import MaskedLayer, PDPWrapper, describe, mask_once
 from pdp_keras.masks import temperatures
 from pdp_keras.methods import Method
@@ -83,8 +83,8 @@ def prune_model(
             sparsities`, called now. None leaves it to the method: for PDP `"lamp"`;
             for channels, with a `target`, and for all other methods `"global"`;
             `"uniform"` for channels of a model of a class (as those of keras_hub) that
-            has one argument for how wide several layers are. Unequally wide, it
-            would be a plain `keras.Model` once it is stripped.
+            has one argument for how wide several layers are: unequally wide, it would
+            be a plain `keras.Model` once it is stripped.
         temperature: how soft the mask is: the paper's tau in units of w**2, a
             `RelativeTemperature` in units of t**2 (for channels, of the spread of
             the squared scores), or None for the mode's default.
@@ -198,6 +198,14 @@ def _prune_channels(
         has_filters,
     )
     if is_graph(model):
+        if allocation != "uniform" and must_keep_class(model):
+            raise ValueError(
+                "The channels of a model whose layers share weights (as the head of a "
+                "masked language model with its embedding) must be pruned with "
+                "allocation='uniform', the default for it: only its class can make a "
+                f"smaller one. Received: allocation={allocation!r}, "
+                f"model={model.name!r} of class {type(model).__name__}"
+            )
         planner = ChannelPlanner(model, True, *settings)
         return mark_graphs(rebuild_graph(model, planner.wrap, copy_variables))
     original = describe_if_possible(model)

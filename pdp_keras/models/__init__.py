@@ -50,7 +50,7 @@ from pdp_keras.models.traces import (
     forget_traces,
     untraced,
 )
-from pdp_keras.models.variables import copy_variables, renew_state
+from pdp_keras.models.variables import copy_variables, renew_state, saved_variables
 from pdp_keras.models.windows import Windows, make_windows
 
 __all__ = [
@@ -96,6 +96,7 @@ __all__ = [
     "require_plain",
     "require_tensorflow",
     "reseat",
+    "saved_variables",
     "shared_arguments",
     "unique_names",
     "untraced",
