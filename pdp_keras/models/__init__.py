@@ -37,7 +37,9 @@ from pdp_keras.models.layer_table import find_with_call, register_prunable_layer
 from pdp_keras.models.macs import count_macs
 from pdp_keras.models.own_class import (
     complete_config,
+    exchange_inside,
     has_own_constructor,
+    inner_first,
     plain_class,
     reseat,
     shared_arguments,
@@ -73,11 +75,13 @@ __all__ = [
     "count_macs",
     "current_graph",
     "describe_model",
+    "exchange_inside",
     "exchange_layers",
     "find_kernels",
     "find_with_call",
     "forget_traces",
     "has_own_constructor",
+    "inner_first",
     "is_graph",
     "look_up_layer",
     "make_anew",

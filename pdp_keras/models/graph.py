@@ -21,7 +21,9 @@ from pdp_keras.models.own_class import (
     NotOfClassError,
     are_alike,
     changed_arguments,
+    exchange_inside,
     has_own_constructor,
+    inner_first,
     layer_pairs,
     plain_class,
     remake_by_class,
@@ -185,7 +187,7 @@ class _Rebuilding:
     def _adopt(self, model: Any, new: Any) -> None:
         """Replaces layers of a model that a constructor has made."""
         exchanged: dict[int, Any] = {}
-        for old, fresh in layer_pairs(model, new):
+        for old, fresh in inner_first(layer_pairs(model, new)):
             if id(old) in self._made:  # in a model inside, too
                 continue
             fresh.name = old.name  # Keras counts on in names that it makes up
@@ -193,6 +195,7 @@ class _Rebuilding:
             if is_graph(old):
                 self._adopt(old, fresh)
             elif not isinstance(old, keras.layers.InputLayer):
+                exchange_inside(fresh, exchanged)
                 copy_trainable(old, fresh)  # as a wrapper asks for it
                 layer = self.replace(old, fresh)
                 self.pairs.append((old, layer))
@@ -223,8 +226,8 @@ class _Rebuilding:
             made = self.rebuild(old)
             if fresh is not made and (is_graph(old) or not are_alike(made, fresh)):
                 raise NotOfClassError(
-                    f"no argument of it is the size of {old.name!r}, which is smaller "
-                    "now; `filters` can leave that out"
+                    f"it has no argument that would make {old.name!r} as it is now; "
+                    "without `filters`, such layers are left as they are"
                 )
         for old, fresh in pairs:
             fresh.name = old.name

@@ -9,12 +9,13 @@ is to stand in place of a layer is put into the graph and into the attributes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
 from pdp_keras.models.kernels import child_layers
+from pdp_keras.models.kinds import is_graph
 from pdp_keras.models.live import LiveConfigs, describe
 from pdp_keras.models.places import exchange_layers
 from pdp_keras.models.variables import saved_variables
@@ -171,7 +172,7 @@ def are_alike(layer: Any, other: Any) -> bool:
 
 
 # What differs between layers that compute the same.
-_NAMES = ("name", "build_config", "shared_object_id")
+_NAMES = ("name", "trainable", "build_config", "shared_object_id")
 
 
 def _plain_part(value: Any) -> Any:
@@ -184,6 +185,42 @@ def _plain_part(value: Any) -> Any:
 
 def _parameters(layer: Any) -> set[str]:
     return set(inspect.signature(plain_class(layer)).parameters)
+
+
+def inner_first(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Pairs of the layers of a model: first those that others of them have inside."""
+    pairs = list(pairs)
+    known = {id(layer) for layer, _ in pairs}
+
+    def depth(pair: tuple[Any, Any]) -> int:
+        inner = pair[0]._flatten_layers(include_self=False)
+        return 0 if is_graph(pair[0]) else sum(id(layer) in known for layer in inner)
+
+    return sorted(pairs, key=depth)
+
+
+def exchange_inside(layer: Any, exchanged: Mapping[int, Any]) -> None:
+    """Puts layers of a model in place of others inside one of its layers, too.
+
+    Args:
+        layer: the layer; changed in place.
+        exchanged: by the id of a layer of the model the one that takes its place.
+
+    Raises:
+        ValueError: if no attribute of the layer holds such a layer.
+    """
+    if not any(id(x) in exchanged for x in layer._flatten_layers(include_self=False)):
+        return
+    exchange_layers(layer, lambda inner: exchanged.get(id(inner), inner))
+    left = [x for x in layer._flatten_layers() if id(x) in exchanged]
+    kept = {id(x.layer) for x in exchanged.values() if hasattr(x, "layer")}
+    left = [x for x in left if id(x) not in kept]
+    if left:
+        raise ValueError(
+            "A layer of the model that another one has inside must be held by an "
+            "attribute of that. "
+            f"Received: {left[0].name!r} inside of {layer.name!r}"
+        )
 
 
 def reseat(model: Any, exchanged: Mapping[int, Any]) -> None:
