@@ -15,7 +15,6 @@ from keras import tree
 
 from pdp_keras.models.anew import remake, remake_subclassed
 from pdp_keras.models.frozen import copy_trainable
-from pdp_keras.models.kernels import child_layers
 from pdp_keras.models.kinds import is_graph
 from pdp_keras.models.own_class import (
     NotOfClassError,

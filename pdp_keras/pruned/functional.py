@@ -67,6 +67,8 @@ class PrunedGraph:
         """
         require_keys("a pruned model", config, ("original", "exchanged"), ())
         require_keys("the exchanged layers", config["exchanged"])
+        for layer in config["exchanged"].values():
+            require_keys("an exchanged layer", layer, ("wrapper", "kind"), ())
         model = deserialize_original(config["original"], _REGISTERED, custom_objects)
         if not is_graph(model) or not has_own_constructor(model):
             raise ValueError(
