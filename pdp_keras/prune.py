@@ -8,7 +8,7 @@ import keras
 
 from pdp_keras import allocation as allocations
 from pdp_keras import methods, modes
-from pdp_keras.channels import ChannelPlanner
+from pdp_keras.channels import ChannelPlanner, must_keep_class, needs_equal_widths
 from pdp_keras.layers import MaskedLayer, PDPWrapper, describe, mask_once
 from pdp_keras.masks import temperatures
 from pdp_keras.methods import Method
@@ -82,7 +82,10 @@ def prune_model(
             `"uniform"`, `"erk"`; a mapping from layer or weight names to sparsities;
             or a callable `(weights: list[WeightInfo], sparsity) -> list of
             sparsities`, called now. None leaves it to the method: for PDP `"lamp"`;
-            for channels, with a `target`, and for all other methods `"global"`.
+            for channels, with a `target`, and for all other methods `"global"`;
+            `"uniform"` for channels of a model of a class (as those of keras_hub) that
+            has one argument for how wide several layers are: unequally wide, it would
+            be a plain `keras.Model` once it is stripped.
         temperature: how soft the mask is: the paper's tau in units of w**2, a
             `RelativeTemperature` in units of t**2 (for channels, of the spread of
             the squared scores), or None for the mode's default.
@@ -125,6 +128,9 @@ def prune_model(
     if allocation is None:
         # On a device it counts how sparse each layer is; LAMP spares the small ones.
         allocation = "global" if target else method.default_allocation(mode)
+        # So that strip_pruning can give a model of the same class.
+        if isinstance(mode, Channel) and needs_equal_widths(model):
+            allocation = "uniform"
     _check_allocation(allocation, mode)
     if target is not None:
         filters = choose_for_target(target, model, mode, sparsity, filters)
@@ -193,6 +199,14 @@ def _prune_channels(
         has_filters,
     )
     if is_graph(model):
+        if allocation != "uniform" and must_keep_class(model):
+            raise ValueError(
+                "The channels of a model whose layers share weights (as the head of a "
+                "masked language model with its embedding) must be pruned with "
+                "allocation='uniform', the default for it: only its class can make a "
+                f"smaller one. Received: allocation={allocation!r}, "
+                f"model={model.name!r} of class {type(model).__name__}"
+            )
         planner = ChannelPlanner(model, True, *settings)
         return mark_graphs(rebuild_graph(model, planner.wrap, copy_variables))
     original = describe_if_possible(model)
@@ -265,8 +279,14 @@ class _Plan:
     def wrap(self, old: Any, new: Any) -> Any:
         """The new layer, in a wrapper if the plan has a kernel of the old one."""
         kernels, _ = find_kernels(old)
+        # Of a layer that it shares with others, and that is wrapped already.
+        elsewhere = _wrapped_variables(new)
+        copies = find_kernels(new)[0] if elsewhere else kernels
         indices = [
-            i for i, k in enumerate(kernels) if id(k.variable) in self.sparsities
+            i
+            for i, (kernel, copy) in enumerate(zip(kernels, copies, strict=True))
+            if id(kernel.variable) in self.sparsities
+            and id(copy.variable) not in elsewhere
         ]
         if not indices:
             return new
@@ -302,6 +322,11 @@ class _Plan:
                 f"Received: {len(self.sparsities)} chosen kernels, of which {pruned} "
                 "could be reached"
             )
+
+
+def _wrapped_variables(layer: Any) -> set[int]:
+    wrappers = (x for x in layer._flatten_layers() if isinstance(x, MaskedLayer))
+    return {id(variable) for x in wrappers for variable in x.layer.variables}
 
 
 def _require_no_teacher(model: Any) -> None:

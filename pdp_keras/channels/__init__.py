@@ -4,6 +4,7 @@
 a model; `plan`, `group` and `wrapper` mask them in training; `surgery` removes them.
 """
 
+from pdp_keras.channels.classes import must_keep_class, needs_equal_widths
 from pdp_keras.channels.group import ChannelGroup
 from pdp_keras.channels.plan import ChannelPlanner
 from pdp_keras.channels.surgery import remove_channels
@@ -13,5 +14,7 @@ __all__ = [
     "ChannelGroup",
     "ChannelPlanner",
     "ChannelWrapper",
+    "must_keep_class",
+    "needs_equal_widths",
     "remove_channels",
 ]

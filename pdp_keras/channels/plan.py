@@ -19,6 +19,7 @@ from keras import tree
 from pdp_keras import allocation as allocations
 from pdp_keras import methods
 from pdp_keras.channels.axes import Axis
+from pdp_keras.channels.classes import must_keep_class, without_argument
 from pdp_keras.channels.gates import is_batch_normalization, is_gate
 from pdp_keras.channels.group import ChannelGroup, Maker
 from pdp_keras.channels.rules.base import has_no_rule, no_rule
@@ -98,6 +99,9 @@ class ChannelPlanner:
         self.deferred = allocations.is_deferred(allocation)
         self.allocation = allocation if self.deferred else "uniform"
         self._is_chosen = is_chosen
+        # Layers that the class of the model fixes, unless the user chooses them.
+        free = filters_given and not must_keep_class(model)
+        self._of_class = {} if free else without_argument(model)
         self._parts: dict[str, _Part] = {}
         self._work: dict[int, _Work] = {}
         self._groups: dict[str, ChannelGroup] = {}
@@ -262,6 +266,8 @@ class ChannelPlanner:
         for slot in slots:
             if slot.role == "normalizes" and not self._can_normalize(slot.layer):
                 return f"{slot.path!r} normalizes across them, within another layer"
+            if slot.role == "makes" and id(slot.layer) in self._of_class:
+                return self._of_class[id(slot.layer)]
             kernel = self._kernels.get(f"{slot.path}/{slot.weight}")
             # A depthwise kernel only follows what another one makes.
             if slot.role != "makes" or kernel is None or not kernel.axes.inputs:

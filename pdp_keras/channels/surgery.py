@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -15,7 +15,11 @@ from pdp_keras.channels.trace import ChannelPlan, find_channels
 from pdp_keras.models import make_anew, rebuild_graph, renew_state
 
 
-def remove_channels(model: Any, keep: Mapping[str, Any]) -> Any:
+def remove_channels(
+    model: Any,
+    keep: Mapping[str, Any],
+    on_lost_class: Callable[[str], None] = lambda reason: None,
+) -> Any:
     """A model without some of its channels.
 
     It computes what the given model computes once the slices of its kernels that read
@@ -26,9 +30,12 @@ def remove_channels(model: Any, keep: Mapping[str, Any]) -> Any:
         model: a built Sequential or Functional model of plain layers; not changed.
         keep: a boolean array for each group of `find_channels` to remove units of, by
             its name: which units to keep, at least one. Other groups stay whole.
+        on_lost_class: called with the reason where the model becomes a plain one.
 
     Returns:
-        A new model of the same kind with the same names, not compiled.
+        A new model of the same kind with the same names, not compiled. One of a class
+        with a constructor of its own becomes a plain Functional one if no arguments
+        of it make such layers.
 
     Raises:
         ValueError: if the model is neither Sequential nor Functional, if `keep` names
@@ -42,9 +49,13 @@ def remove_channels(model: Any, keep: Mapping[str, Any]) -> Any:
     """
     plan = find_channels(model)
     cut = _Cut(plan, _checked(keep, plan))
-    # No constructor makes the layers of one model unequally wide.
     return rebuild_graph(
-        model, lambda old, new: new, cut.copy_state, cut.make, by_class=False
+        model,
+        lambda old, new: new,
+        cut.copy_state,
+        cut.make,
+        by_class=False,
+        on_lost_class=on_lost_class,
     )
 
 

@@ -37,9 +37,12 @@ from pdp_keras.models.layer_table import find_with_call, register_prunable_layer
 from pdp_keras.models.macs import count_macs
 from pdp_keras.models.own_class import (
     complete_config,
+    exchange_inside,
     has_own_constructor,
+    inner_first,
     plain_class,
     reseat,
+    shared_arguments,
 )
 from pdp_keras.models.places import exchange_layers, look_up_layer, put_layer
 from pdp_keras.models.plain import (
@@ -54,7 +57,7 @@ from pdp_keras.models.traces import (
     forget_traces,
     untraced,
 )
-from pdp_keras.models.variables import copy_variables, renew_state
+from pdp_keras.models.variables import copy_variables, renew_state, saved_variables
 from pdp_keras.models.windows import Windows, make_windows
 
 __all__ = [
@@ -77,11 +80,13 @@ __all__ = [
     "count_macs",
     "current_graph",
     "describe_model",
+    "exchange_inside",
     "exchange_layers",
     "find_kernels",
     "find_with_call",
     "forget_traces",
     "has_own_constructor",
+    "inner_first",
     "is_graph",
     "look_up_layer",
     "make_anew",
@@ -101,6 +106,8 @@ __all__ = [
     "require_plain",
     "require_tensorflow",
     "reseat",
+    "saved_variables",
+    "shared_arguments",
     "unique_names",
     "untraced",
 ]

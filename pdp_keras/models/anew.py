@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from pdp_keras.models.live import LiveConfigs
+from pdp_keras.models.live import LiveConfigs, has_config
 from pdp_keras.models.traces import compiled_functions, untraced
 from pdp_keras.models.variables import copy_variables
 
@@ -45,6 +45,7 @@ def remake(
         return (change(own) if change else own), live
 
     try:
+        _check_attributes(operation, LiveConfigs(copy_graph, unwrap))
         new = _renamed(_from_config(operation, config), config)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
@@ -57,6 +58,28 @@ def remake(
     if getattr(operation, "_remat_mode", None) is not None:
         new._remat_mode = operation._remat_mode
     return new
+
+
+def _check_attributes(operation: Any, live: LiveConfigs) -> None:
+    """Tries whether the attributes of a layer without a config say what it is.
+
+    A copy made from them must have all numbers and texts that the layer has.
+    """
+    if has_config(live.view(operation)):
+        return
+    config = live.config_of(operation)
+    with live.scope():
+        found = vars(type(operation).from_config(config))
+    lost = [
+        name
+        for name, value in found.items()
+        if not name.startswith("_")
+        and name != "built"
+        and isinstance(value, bool | int | float | str)
+        and vars(operation).get(name) != value
+    ]
+    if lost:
+        raise NotImplementedError(f"it has no config that says its {', '.join(lost)}")
 
 
 def shortened(error: Exception) -> str:

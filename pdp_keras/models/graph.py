@@ -14,9 +14,15 @@ import keras
 from keras import tree
 
 from pdp_keras.models.anew import remake, remake_subclassed
+from pdp_keras.models.frozen import copy_trainable
 from pdp_keras.models.kinds import is_graph
 from pdp_keras.models.own_class import (
+    NotOfClassError,
+    are_alike,
+    changed_arguments,
+    exchange_inside,
     has_own_constructor,
+    inner_first,
     layer_pairs,
     plain_class,
     remake_by_class,
@@ -51,6 +57,7 @@ def rebuild_graph(
     *,
     by_class: bool = True,
     unwrap: Callable[[Any], Any] = lambda layer: layer,
+    on_lost_class: Callable[[str], None] = lambda reason: None,
 ) -> Any:
     """A new Sequential or Functional model with layers replaced.
 
@@ -62,8 +69,12 @@ def rebuild_graph(
             `make_anew`.
         by_class: whether a Functional model whose class has a constructor of its own
             is made by it, where that is possible, and not as a plain one. Its layers
-            are then made by the constructor, too, and not by `make`.
+            are then made by the constructor, too, and not by `make`. If not, its
+            layers are made by `make`, and then the model by the constructor if it has
+            arguments that make the like of them.
         unwrap: gives what takes the place of a layer in the config of such a model.
+        on_lost_class: called with the reason if, not `by_class`, the model becomes a
+            plain one.
 
     Raises:
         ValueError: if a layer cannot be made anew from its config, if two layers
@@ -75,6 +86,9 @@ def rebuild_graph(
     rebuilding.check_nothing_shared()
     for old, new in rebuilding.pairs:
         copy_state(old, new)
+        copy_trainable(old, new)
+    if id(model) in rebuilding.lost:
+        on_lost_class(rebuilding.lost[id(model)])
     return new_model
 
 
@@ -120,6 +134,8 @@ class _Rebuilding:
         self.unwrap = unwrap
         self.pairs: list[tuple[Any, Any]] = []
         self._made: dict[int, Any] = {}
+        # Why the model of an id is not of its class any more.
+        self.lost: dict[int, str] = {}
 
     def rebuild(self, operation: Any) -> Any:
         if id(operation) not in self._made:
@@ -127,11 +143,12 @@ class _Rebuilding:
         return self._made[id(operation)]
 
     def check_nothing_shared(self) -> None:
-        owners: dict[int, Any] = {}
-        for old, _ in self.pairs:
-            for variable in saved_variables(old):
-                owner = owners.setdefault(id(variable), old)
-                if owner is not old:
+        owners: dict[int, tuple[Any, Any]] = {}
+        for old, new in self.pairs:
+            pairs = zip(saved_variables(old), saved_variables(new), strict=False)
+            for variable, copy in pairs:
+                owner, first = owners.setdefault(id(variable), (old, copy))
+                if first is not copy:  # a constructor may tie them again
                     raise ValueError(
                         "A variable must belong to one layer of the graph: copies of "
                         "two layers could not go on sharing it. Received: "
@@ -169,7 +186,7 @@ class _Rebuilding:
     def _adopt(self, model: Any, new: Any) -> None:
         """Replaces layers of a model that a constructor has made."""
         exchanged: dict[int, Any] = {}
-        for old, fresh in layer_pairs(model, new):
+        for old, fresh in inner_first(layer_pairs(model, new)):
             if id(old) in self._made:  # in a model inside, too
                 continue
             fresh.name = old.name  # Keras counts on in names that it makes up
@@ -177,6 +194,8 @@ class _Rebuilding:
             if is_graph(old):
                 self._adopt(old, fresh)
             elif not isinstance(old, keras.layers.InputLayer):
+                exchange_inside(fresh, exchanged)
+                copy_trainable(old, fresh)  # as a wrapper asks for it
                 layer = self.replace(old, fresh)
                 self.pairs.append((old, layer))
             self._made[id(old)] = layer
@@ -184,6 +203,36 @@ class _Rebuilding:
                 exchanged[id(fresh)] = layer
         if exchanged:
             reseat(new, exchanged)
+
+    def _cast(self, model: Any) -> Any:
+        """A model by its constructor in place of layers that are made already.
+
+        Raises:
+            NotOfClassError: if no arguments make the like of these layers.
+        """
+        for x in model._operations:
+            made = self._made[id(x)]
+            if not isinstance(made, keras.Operation):
+                raise NotOfClassError(f"{x.name!r} is called with other arguments")
+            if is_graph(x) and type(made) is not plain_class(x):
+                raise NotOfClassError(self.lost.get(id(x), f"{x.name!r} is another"))
+        arguments = changed_arguments(model, self._made)
+        new = remake_by_class(model, self.rebuild, arguments=arguments)
+        if new is None:
+            raise NotOfClassError(f"its constructor does not take {arguments}")
+        pairs = list(layer_pairs(model, new))
+        for old, fresh in pairs:
+            made = self.rebuild(old)
+            if fresh is not made and (is_graph(old) or not are_alike(made, fresh)):
+                raise NotOfClassError(
+                    f"it has no argument that would make {old.name!r} as it is now; "
+                    "without `filters`, such layers are left as they are"
+                )
+        for old, fresh in pairs:
+            fresh.name = old.name
+            self._made[id(old)] = fresh
+        self.pairs = [(old, self._made[id(old)]) for old, _ in self.pairs]
+        return new
 
     def _make_functional(self, model: Any) -> Any:
         if self.by_class and has_own_constructor(model):
@@ -198,6 +247,11 @@ class _Rebuilding:
         if not has_own_constructor(model):
             cls = plain_class(model)
             return _finish(model, cls(inputs, outputs, name=model.name))
+        if not self.by_class:
+            try:
+                return _finish(model, self._cast(model))
+            except NotOfClassError as error:
+                self.lost[id(model)] = str(error)
         own = [name for name in _TRAINING_METHODS if _overrides(model, name)]
         if own:
             raise ValueError(

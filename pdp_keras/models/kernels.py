@@ -12,7 +12,13 @@ from typing import Any
 import keras
 
 from pdp_keras.models.axes import KernelAxes
-from pdp_keras.models.layer_table import Container, NotPruned, Prunable, find_row
+from pdp_keras.models.layer_table import (
+    NORMALIZATION,
+    Container,
+    NotPruned,
+    Prunable,
+    find_row,
+)
 
 Filter = Callable[["Kernel"], bool]
 
@@ -209,6 +215,7 @@ def _skipped_weights(
         )
     else:
         reason = _NO_KERNEL
+    is_norm = row is None and "Norm" in type(layer).__name__
     for variable in below:
         # What a computed kernel is made from has its name, but not always its dtype.
         is_computed = variable.name in computed
@@ -216,13 +223,10 @@ def _skipped_weights(
             continue
         seen.add(id(variable))
         shape = tuple(variable.shape)
-        yield SkippedWeight(
-            path,
-            variable.name,
-            shape,
-            math.prod(shape),
-            _COMPUTED if is_computed else reason,
-        )
+        why = _COMPUTED if is_computed else reason
+        if is_norm and len(shape) <= 1:  # of keras_hub alone there are twenty
+            why = NORMALIZATION.reason
+        yield SkippedWeight(path, variable.name, shape, math.prod(shape), why)
 
 
 def _is_float(variable: Any) -> bool:

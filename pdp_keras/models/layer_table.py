@@ -91,7 +91,7 @@ _SEPARABLE_CONV = Prunable(
     {"depthwise_kernel": _DEPTHWISE, "pointwise_kernel": _CONVOLUTION}
 )
 _ATTENTION = _projections("_query_dense", "_key_dense", "_value_dense", "_output_dense")
-_NORMALIZATION = NotPruned(
+NORMALIZATION = NotPruned(
     "normalization: its few weights scale and shift whole channels"
 )
 _SCALE = NotPruned("attention scale: a handful of weights that scale the scores")
@@ -124,9 +124,9 @@ _ROWS: dict[type, Row] = {
     layers.GroupQueryAttention: _ATTENTION,
     layers.Attention: _SCALE,
     layers.AdditiveAttention: _SCALE,
-    layers.BatchNormalization: _NORMALIZATION,
-    layers.LayerNormalization: _NORMALIZATION,
-    layers.GroupNormalization: _NORMALIZATION,
+    layers.BatchNormalization: NORMALIZATION,
+    layers.LayerNormalization: NORMALIZATION,
+    layers.GroupNormalization: NORMALIZATION,
     layers.Normalization: NotPruned("statistics of the data, not trained weights"),
     layers.PReLU: NotPruned("activation slopes, not a kernel"),
     layers.SpectralNormalization: NotPruned(
@@ -145,7 +145,7 @@ _OPTIONAL_ROWS: dict[str, Row] = {
         {"embeddings": _LOOKED_UP, "reverse_embeddings": _MATRIX},
         optional=frozenset({"reverse_embeddings"}),
     ),
-    "RMSNormalization": _NORMALIZATION,
+    "RMSNormalization": NORMALIZATION,
     "STFTSpectrogram": NotPruned("a fixed transform, not trained weights"),
     "JaxLayer": _FOREIGN,
     "FlaxLayer": _FOREIGN,

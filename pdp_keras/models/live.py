@@ -11,6 +11,7 @@ not touched.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +49,7 @@ class LiveConfigs:
 
     def config_of(self, operation: Any) -> dict[str, Any]:
         """What `get_config` gives, with stand-ins for what has no name."""
-        config: dict[str, Any] = self._plain(self.view(operation).get_config())
-        return config
+        return dict(self._plain(describe(self.view(operation))))
 
     def _plain(self, value: Any) -> Any:
         """What a `get_config` returned that does not serialize what it returns."""
@@ -139,6 +139,42 @@ class LiveConfigs:
         name = keras.saving.get_registered_name(named)
         if self._named.setdefault(name, named) is not named:
             self._ambiguous.add(name)
+
+
+def describe(layer: Any) -> dict[str, Any]:
+    """The config of a layer; from its attributes where its `get_config` fails.
+
+    (In keras_hub 0.32 `LlamaTransformerDecoder` reads an attribute that it does not
+    have, and `RMSNormalization` has no `get_config`.)
+    """
+    try:
+        return dict(layer.get_config())
+    except (AttributeError, NotImplementedError):
+        names = _parameters(layer)
+        own = {name: vars(layer)[name] for name in names if name in vars(layer)}
+        has_layers = any(isinstance(x, keras.layers.Layer) for x in own.values())
+        if not names or len(own) < len(names) or has_layers:
+            raise
+        base = {"name": layer.name, "trainable": layer.trainable}
+        return {**base, "dtype": layer.dtype_policy, **own}
+
+
+def has_config(operation: Any) -> bool:
+    """Whether the `get_config` of a layer or operation works."""
+    try:
+        operation.get_config()
+    except (AttributeError, NotImplementedError):
+        return False
+    return True
+
+
+def _parameters(layer: Any) -> list[str]:
+    """The arguments of a layer's constructor; none of what is no mere layer."""
+    is_layer = isinstance(layer, keras.layers.Layer)
+    if not is_layer or isinstance(layer, keras.Model):
+        return []
+    parameters = inspect.signature(type(layer)).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 class _StandIn:

@@ -9,13 +9,14 @@ is to stand in place of a layer is put into the graph and into the attributes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
 from pdp_keras.models.kernels import child_layers
-from pdp_keras.models.live import LiveConfigs
+from pdp_keras.models.kinds import is_graph
+from pdp_keras.models.live import LiveConfigs, describe
 from pdp_keras.models.places import exchange_layers
 from pdp_keras.models.variables import saved_variables
 
@@ -71,7 +72,7 @@ def remake_by_class(
     model: Any,
     copy_graph: Callable[[Any], Any],
     unwrap: Callable[[Any], Any] = lambda layer: layer,
-    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Any:
     """A copy of such a model by its constructor, but for the values of variables.
 
@@ -79,11 +80,11 @@ def remake_by_class(
         model: the model; not changed.
         copy_graph: makes the copy of a Sequential or Functional model inside of it.
         unwrap: gives what takes the place of a layer inside of it.
-        change: gives the config to make it from.
+        arguments: other values for some arguments. Shapes may then differ.
 
     Returns:
         The copy, not compiled by anybody but its constructor; None if no config makes
-        one with the same layers (and, unless it is changed, variables).
+        one with the same layers (and, without `arguments`, shapes of variables).
     """
     cls = plain_class(model)
     for complete in (False, True):
@@ -95,19 +96,131 @@ def remake_by_class(
             if complete:
                 config = complete_config(cls, model, config)
             with live.scope():
-                new = cls.from_config(change(config))
+                new = cls.from_config({**config, **(arguments or {})})
         except (TypeError, ValueError, NotImplementedError):
             continue
-        if type(new) is cls and len(child_layers(new)) == len(child_layers(model)):
-            changed = change(config) != config
-            if changed or _shapes(new) == _shapes(model):
-                return new
+        found, wanted = _shapes(new), _shapes(model)
+        same = found == wanted if arguments is None else len(found) == len(wanted)
+        is_like = same and len(child_layers(new)) == len(child_layers(model))
+        if type(new) is cls and is_like:
+            return new
     return None
 
 
 def layer_pairs(old: Any, new: Any) -> Iterator[tuple[Any, Any]]:
     """The layers directly in such a model, each with that of its copy."""
     return zip(child_layers(old), child_layers(new), strict=True)
+
+
+def shared_arguments(model: Any, layer: Any) -> dict[str, Any]:
+    """The arguments of a model that one of its layers has too, with the same value."""
+    names = _parameters(layer) & _parameters(model)
+    values = {name: vars(layer).get(name) for name in names if name in vars(layer)}
+    return {
+        name: value
+        for name, value in values.items()
+        if (value is None or type(value) in _PLAIN)
+        and vars(model).get(name, model) == value
+    }
+
+
+class NotOfClassError(Exception):
+    """Why no arguments of a class make a model of the layers that it shall have."""
+
+
+def changed_arguments(model: Any, changed: Mapping[int, Any]) -> dict[str, Any]:
+    """The arguments that a model of changed layers would have.
+
+    Args:
+        model: a Functional model of a class with a constructor of its own.
+        changed: by the id of a layer of it the one that takes its place.
+
+    Returns:
+        Those with other values than the model's.
+
+    Raises:
+        NotOfClassError: if two of its layers that share an argument with it do not
+            agree on one value.
+    """
+    found: dict[str, dict[Any, str]] = {}
+    for layer in child_layers(model):
+        new = changed.get(id(layer), layer)
+        for name in shared_arguments(model, layer):
+            found.setdefault(name, {}).setdefault(getattr(new, name), layer.name)
+    for name, values in found.items():
+        if len(values) > 1:
+            each = " and ".join(f"{v} of {layer!r}" for v, layer in values.items())
+            raise NotOfClassError(
+                f"it has one argument {name!r} for {each}; allocation='uniform', the "
+                "default for such models, keeps them equal"
+            )
+    only = {name: next(iter(values)) for name, values in found.items()}
+    return {k: v for k, v in only.items() if v != getattr(model, k)}
+
+
+def are_alike(layer: Any, other: Any) -> bool:
+    """Whether layers compute the same with the same variables.
+
+    As far as their shapes and the numbers and texts of their configs tell: how many
+    groups a normalization has, say, which no shape shows.
+    """
+    if type(layer) is not type(other) or _shapes(layer) != _shapes(other):
+        return False
+    live = LiveConfigs(lambda graph: graph)
+    first, second = (_plain_part(describe(live.view(x))) for x in (layer, other))
+    return bool(first == second)
+
+
+# What differs between layers that compute the same.
+_NAMES = ("name", "trainable", "build_config", "shared_object_id")
+
+
+def _plain_part(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain_part(v) for k, v in value.items() if k not in _NAMES}
+    if isinstance(value, list | tuple):
+        return [_plain_part(item) for item in value]
+    return value if isinstance(value, _PLAIN) else None
+
+
+def _parameters(layer: Any) -> set[str]:
+    return set(inspect.signature(plain_class(layer)).parameters)
+
+
+def inner_first(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Pairs of the layers of a model: first those that others of them have inside."""
+    pairs = list(pairs)
+    known = {id(layer) for layer, _ in pairs}
+
+    def depth(pair: tuple[Any, Any]) -> int:
+        inner = pair[0]._flatten_layers(include_self=False)
+        return 0 if is_graph(pair[0]) else sum(id(layer) in known for layer in inner)
+
+    return sorted(pairs, key=depth)
+
+
+def exchange_inside(layer: Any, exchanged: Mapping[int, Any]) -> None:
+    """Puts layers of a model in place of others inside one of its layers, too.
+
+    Args:
+        layer: the layer; changed in place.
+        exchanged: by the id of a layer of the model the one that takes its place.
+
+    Raises:
+        ValueError: if no attribute of the layer holds such a layer.
+    """
+    if not any(id(x) in exchanged for x in layer._flatten_layers(include_self=False)):
+        return
+    exchange_layers(layer, lambda inner: exchanged.get(id(inner), inner))
+    left = [x for x in layer._flatten_layers() if id(x) in exchanged]
+    kept = {id(x.layer) for x in exchanged.values() if hasattr(x, "layer")}
+    left = [x for x in left if id(x) not in kept]
+    if left:
+        raise ValueError(
+            "A layer of the model that another one has inside must be held by an "
+            "attribute of that. "
+            f"Received: {left[0].name!r} inside of {layer.name!r}"
+        )
 
 
 def reseat(model: Any, exchanged: Mapping[int, Any]) -> None:

@@ -12,13 +12,16 @@ from pdp_keras.layers import MaskedLayer
 from pdp_keras.models import (
     child_layers,
     complete_config,
+    exchange_inside,
     has_own_constructor,
+    inner_first,
     is_graph,
     reseat,
 )
 from pdp_keras.pruned.subclassed import (
     deserialize_exchanged,
     deserialize_original,
+    reduce_by_file,
     serialize_exchanged,
 )
 
@@ -49,6 +52,10 @@ class PrunedGraph:
         }
         return {"original": original, "exchanged": exchanged}
 
+    def __reduce__(self) -> Any:
+        """How Python pickles it: by the file that Keras makes of it."""
+        return reduce_by_file(self, super().__reduce__())
+
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
@@ -60,6 +67,8 @@ class PrunedGraph:
         """
         require_keys("a pruned model", config, ("original", "exchanged"), ())
         require_keys("the exchanged layers", config["exchanged"])
+        for layer in config["exchanged"].values():
+            require_keys("an exchanged layer", layer, ("wrapper", "kind"), ())
         model = deserialize_original(config["original"], _REGISTERED, custom_objects)
         if not is_graph(model) or not has_own_constructor(model):
             raise ValueError(
@@ -67,10 +76,12 @@ class PrunedGraph:
                 f"constructor of its own. Received: {shown(model)}"
             )
         places = {str(i): layer for i, layer in enumerate(child_layers(model))}
-        exchanged = {}
-        for place, layer in config["exchanged"].items():
-            old = look_up(places, "place", place)
+        configs = config["exchanged"].items()
+        wanted = [(look_up(places, "place", x), layer) for x, layer in configs]
+        exchanged: dict[int, Any] = {}
+        for old, layer in inner_first(wanted):
             if not isinstance(old, MaskedLayer):  # its config may have it
+                exchange_inside(old, exchanged)
                 new = deserialize_exchanged(layer, old, custom_objects)
                 old.name = new.name  # Keras counts on in names that it makes up
                 exchanged[id(old)] = new

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -50,10 +51,21 @@ def plain_copy(model: Any) -> Any:
     if is_graph(model):
         kept = {g.label: g.kept() for g in channel_groups(model) if g.removable}
         plain = _rebuild_plain(model, copy_state)
-        return remove_channels(plain, kept) if kept else plain
+        return remove_channels(plain, kept, _warn_of_class(plain)) if kept else plain
     if isinstance(model, PrunedModel):
         return _strip_subclassed(model, values)
     return _strip_around(model, values)
+
+
+def _warn_of_class(model: Any) -> Callable[[str], None]:
+    def warn(reason: str) -> None:
+        warnings.warn(
+            f"The stripped model is a plain keras.Model, without the methods of "
+            f"{type(model).__name__}: {reason}.",
+            stacklevel=6,
+        )
+
+    return warn
 
 
 def _final_values(wrappers: Sequence[Any]) -> list[tuple[Any, Any]]:

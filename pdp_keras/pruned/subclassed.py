@@ -62,6 +62,10 @@ class PrunedModel:
             },
         }
 
+    def __reduce__(self) -> Any:
+        """How Python pickles it: by the file that Keras makes of it."""
+        return reduce_by_file(self, super().__reduce__())
+
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
@@ -84,6 +88,18 @@ class PrunedModel:
         for path, layer in exchanged.items():
             put_layer(model, path, layer)
         return mark_pruned(model, config["original"], exchanged)
+
+
+def reduce_by_file(model: Any, reduced: Any) -> Any:
+    """What `__reduce__` of a Keras model gives, but for the class of this process.
+
+    Pickle cannot find that one by a name; what Keras makes a model from, a file of
+    its own, says it in other words.
+    """
+    make, *rest = reduced
+    if getattr(make, "__self__", None) is type(model):
+        make = getattr(keras.Model, make.__name__)
+    return (make, *rest)
 
 
 def _require_apart(paths: list[Any]) -> None:

@@ -217,6 +217,23 @@ def test_a_class_without_a_row_is_looked_into_and_its_own_weights_are_named():
     }
 
 
+class OwnRMSNorm(layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+        self.mixing = self.add_weight(shape=(shape[-1], 4), name="mixing")
+
+
+def test_a_normalization_without_a_row_is_known_by_its_name():
+    layer = OwnRMSNorm(name="norm")
+    layer.build((2, 3))
+    kernels, skipped = find_kernels(layer)
+    assert kernels == []
+    assert {entry.weight: entry.reason for entry in skipped} == {
+        "scale": "normalization: its few weights scale and shift whole channels",
+        "mixing": "no row for class OwnRMSNorm: see pdp_keras.register_prunable_layer",
+    }
+
+
 def test_a_registered_class_is_still_looked_into():
     register_prunable_layer(Custom, {"matrix": KernelAxes((0,), (1,))})
     layer = Custom(name="custom")

@@ -49,3 +49,14 @@ def test_a_copy_is_a_pruned_model_of_its_own(kind, make_copy, mode):
         np.testing.assert_allclose(other(x), expected, rtol=1e-5, atol=1e-6)
         stripped = pdp_keras.strip_pruning(other)
         np.testing.assert_allclose(stripped(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_subclassed_model_can_be_pickled():
+    model = models.Encoder()
+    x = np.random.default_rng(0).normal(size=(4, 5, 8)).astype("float32")
+    model(x)
+    pruned = pdp_keras.prune_model(model, 0.5)
+    models.set_zeros(pruned)
+    new = pickled(pruned)
+    assert isinstance(new, models.Encoder)
+    np.testing.assert_allclose(new(x), pruned(x), rtol=1e-5, atol=1e-6)

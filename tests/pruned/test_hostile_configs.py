@@ -12,13 +12,13 @@ import random
 import re
 import resource
 import sys
-import traceback
 import warnings
 from pathlib import Path
 
 import hostile_configs
 import keras
 import pytest
+from hostile_configs import REMOVED, SYSTEM, origin
 from packaging.version import Version
 
 import pdp_keras
@@ -37,8 +37,6 @@ sys.path.insert(0, str(FOLDER))
 
 import make  # noqa: E402
 
-SYSTEM = {"module": "os", "class_name": "system", "config": {"command": "true"}}
-REMOVED = object()
 # Where each file has the config of its first pruned layer.
 WRAPPER = {
     "unstructured": "config/layers/1/config",
@@ -514,13 +512,6 @@ def test_a_group_of_a_billion_takes_no_more_than_the_axis(tmp_path):
     use(hostile_configs.load(path, config, tmp_path))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 10**6  # KiB; a group of a billion has 4,000,000
-
-
-def origin(error):
-    """The first error of a chain, and the file that raised it."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error, traceback.extract_tb(error.__traceback__)[-1].filename
 
 
 @pytest.mark.parametrize("case", ["unstructured", "2_4", "channel_dcp", "subclassed"])

@@ -2,11 +2,15 @@
 
 import copy
 import json
+import traceback
 import warnings
 import zipfile
 
 import keras
 
+SYSTEM = {"module": "os", "class_name": "system", "config": {"command": "true"}}
+# In place of a value: the key is to be taken away.
+REMOVED = object()
 # What stands at a random place instead.
 VALUES = (
     5,
@@ -58,6 +62,13 @@ def load(path, config, folder):
         # Keras warns of weights that it has no place for, before it refuses.
         warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
         return keras.saving.load_model(changed)
+
+
+def origin(error):
+    """The first error of a chain, and the file that raised it."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error, traceback.extract_tb(error.__traceback__)[-1].filename
 
 
 def places(config):

@@ -333,7 +333,9 @@ _ELEMENTWISE = frozenset(
 def activate(call: ChannelCall, x: LabelledTensor, activation: Any) -> LabelledTensor:
     """The labels after an activation function; one that mixes channels fixes them."""
     name = getattr(activation, "__name__", None)
-    known = name is not None and getattr(keras.activations, name, None) is activation
+    known = name is not None and activation in (
+        getattr(module, name, None) for module in (keras.activations, keras.ops)
+    )
     if activation is None or (known and name in _ELEMENTWISE):
         return x
     if name == "gelu_approximate" and activation.__module__.startswith("keras_hub."):

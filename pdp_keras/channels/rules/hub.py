@@ -3,7 +3,8 @@
 Each is one layer for Keras, and can be made smaller as far as its arguments allow.
 
 A transformer layer has a residual stream through it that keeps its channels. The
-hidden units of its feed-forward part can be removed.
+hidden units of its feed-forward part can be removed, and heads where the size of a head
+is an argument.
 
 The blocks of MobileNets are chains of Keras layers, whose own rules are followed. Of
 channels whose number is not an argument, but what keras_hub rounds one to, as many
@@ -12,10 +13,13 @@ must stay as it rounds to.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pdp_keras.channels.labels import LabelledTensor
+import numpy as np
+
+from pdp_keras.channels.labels import LabelledTensor, Labels
 from pdp_keras.channels.rules.base import (
     ChannelCall,
     ChannelRule,
@@ -29,47 +33,175 @@ from pdp_keras.channels.rules.base import (
 )
 from pdp_keras.channels.rules.shapes import elementwise
 
-# From a layer to its pairs of Dense layers: into the hidden units, and out of them.
-Pairs = Callable[[Any], Sequence[tuple[Any, Any]]]
+# From a layer to its feed-forward parts: the layers into the hidden units (several
+# where one is the gate of another), and the one out of them.
+Parts = Callable[[Any], Sequence[tuple[Sequence[Any], Any]]]
 
 # `adjust_channels` makes the numbers of expanded and squeezed channels multiples of it.
 _DIVISOR = 8
 
+_PROJECTIONS = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
+_RESIDUAL = "{layer} adds to them in a residual stream of its own"
+_HEADS = (
+    "{layer} has no argument for the size of a head: fewer heads would be larger ones"
+)
 
-def _feed_forward(pairs: Pairs, argument: str) -> ChannelRule:
-    """The rule of a layer whose `argument` says how wide its hidden layers are."""
+
+def _feed_forward(parts: Parts, argument: str, factor: int = 1) -> ChannelRule:
+    """The rule of a layer whose `argument` says how wide its hidden layers are.
+
+    It is `factor` times as much as they have units.
+    """
 
     def trace(call: ChannelCall) -> Any:
-        for x in call.inputs:
-            call.fix(x, "{layer} adds to them in a residual stream of its own")
-        hidden = None
-        if any(computes_kernel(part) for pair in pairs(call.layer) for part in pair):
-            return call.unknown(f"layer {call.layer.name!r} computes its kernels")
-        for into, out_of in pairs(call.layer):
+        return _trace_feed_forward(call, parts(call.layer))
+
+    def resize(layer: Any, config: Config, kept: Kept) -> Config:
+        (into, *_), _ = parts(layer)[0]
+        return {**config, argument: factor * kept.inside(into).size("kernel", 1)}
+
+    return ChannelRule(trace, resize)
+
+
+def _trace_feed_forward(
+    call: ChannelCall, parts: Sequence[tuple[Sequence[Any], Any]]
+) -> list[LabelledTensor]:
+    for x in call.inputs:
+        call.fix(x, _RESIDUAL)
+    if any(computes_kernel(x) for intos, out in parts for x in (*intos, out)):
+        return call.unknown(f"layer {call.layer.name!r} computes its kernels")
+    hidden = None
+    for intos, out_of in parts:
+        for into in intos:
             inside = call.inside(into, [], [])
             made = inside.makes("kernel", 1)
             inside.follows("bias", 0, made)
-            call.inside(out_of, [], []).reads("kernel", 0, made)
             units = LabelledTensor(made[None], (None, len(made)))
             activate(inside, units, into.activation)
             # One argument for all of them: they stay equally wide.
             hidden = made if hidden is None else hidden
             call.atoms.join(hidden, made)
-        return call.fixed()
+        call.inside(out_of, [], []).reads("kernel", 0, made)
+    return call.fixed()
+
+
+def _own_pair(layer: Any) -> list[tuple[list[Any], Any]]:
+    return [([layer._feedforward_intermediate_dense], layer._feedforward_output_dense)]
+
+
+def _block_pairs(layer: Any) -> list[tuple[list[Any], Any]]:
+    return [([x.mlp.dense_1], x.mlp.dense_2) for x in layer.encoder_layers]
+
+
+def _gated_pair(layer: Any) -> list[tuple[list[Any], Any]]:
+    into = [layer._feedforward_intermediate_dense, layer._feedforward_gate_dense]
+    return [(into, layer._feedforward_output_dense)]
+
+
+def _gemma_pair(layer: Any) -> list[tuple[list[Any], Any]]:
+    return [([layer.gating_ffw, layer.gating_ffw_2], layer.ffw_linear)]
+
+
+def _fix_heads(call: ChannelCall, heads: Labels, outputs: Labels) -> None:
+    """Says why the heads of a layer cannot be removed, and what it makes of them."""
+    for labels, reason in ((heads, _HEADS), (outputs, _RESIDUAL)):
+        call.fix(LabelledTensor(labels[None], (None, len(labels))), reason)
+
+
+def _transformer(call: ChannelCall) -> Any:
+    outputs = _trace_feed_forward(call, _own_pair(call.layer))
+    for name in ("_self_attention_layer", "_cross_attention_layer"):
+        attention = getattr(call.layer, name, None)
+        if attention is None:
+            continue
+        parts = [getattr(attention, part) for part in _PROJECTIONS]
+        if not any(map(computes_kernel, parts)):
+            inside = call.inside(attention, [], [])
+            kernels = [f"{part}.kernel" for part in _PROJECTIONS]
+            heads = inside.makes(kernels[0], 1)
+            for kernel in kernels[1:3]:
+                inside.makes(kernel, 1, heads)
+            _fix_heads(call, heads, inside.makes(kernels[3], -1))
+    return outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Heads:
+    """Where a decoder's layer has its heads.
+
+    Attributes:
+        attention: its attribute with the attention.
+        names: of the projections in it: query, key, value, output.
+        axis: of the first three kernels, along which the heads lie.
+    """
+
+    attention: str
+    names: tuple[str, str, str, str]
+    axis: int
+
+    def parts(self, layer: Any) -> list[Any]:
+        attention = getattr(layer, self.attention)
+        return [getattr(attention, name) for name in self.names]
+
+    def trace(self, call: ChannelCall) -> None:
+        """A unit is the head of a key and a value, and all queries that read it."""
+        layer = call.layer
+        parts = self.parts(layer)
+        if any(map(computes_kernel, parts)):
+            return
+        query, key, value, output = (call.inside(part, [], []) for part in parts)
+        pairs = key.makes("kernel", self.axis)
+        value.makes("kernel", self.axis, pairs)
+        repeats = layer.num_query_heads // layer.num_key_value_heads
+        heads = query.makes("kernel", self.axis, np.repeat(pairs, repeats))
+        for each, made in ((query, heads), (key, pairs), (value, pairs)):
+            each.follows("bias", 0, made)
+        output.reads("kernel", 0, heads)
+        if not hasattr(layer, "head_dim"):
+            _fix_heads(call, pairs, output.makes("kernel", -1))
+
+    def resize(self, layer: Any, config: Config, kept: Kept) -> Config:
+        if not hasattr(layer, "head_dim"):
+            return config
+        query, key, *_ = self.parts(layer)
+        return {
+            **config,
+            "num_query_heads": kept.inside(query).size("kernel", self.axis),
+            "num_key_value_heads": kept.inside(key).size("kernel", self.axis),
+            # Or else it would follow from their number.
+            "head_dim": query.kernel.shape[-1],
+        }
+
+
+def _decoder(parts: Parts, heads: _Heads, factor: int = 1) -> ChannelRule:
+    """The rule of a decoder's layer: hidden units, and heads."""
+    hidden = _feed_forward(parts, "intermediate_dim", factor)
+
+    def trace(call: ChannelCall) -> Any:
+        outputs = hidden.trace(call)
+        heads.trace(call)
+        return outputs
 
     def resize(layer: Any, config: Config, kept: Kept) -> Config:
-        into, _ = pairs(layer)[0]
-        return {**config, argument: kept.inside(into).size("kernel", 1)}
+        assert hidden.resize is not None
+        return heads.resize(layer, hidden.resize(layer, config, kept), kept)
 
     return ChannelRule(trace, resize)
 
 
-def _own_pair(layer: Any) -> list[tuple[Any, Any]]:
-    return [(layer._feedforward_intermediate_dense, layer._feedforward_output_dense)]
+def _swiglu(heads: _Heads) -> ChannelRule:
+    """A decoder's layer that calls an activation of its own on the gate."""
+    rule = _decoder(_gated_pair, heads)
 
+    def trace(call: ChannelCall) -> Any:
+        outputs = rule.trace(call)
+        gate = call.inside(call.layer._feedforward_gate_dense, [], [])
+        made = gate.makes("kernel", 1)
+        units = LabelledTensor(made[None], (None, len(made)))
+        activate(call, units, call.layer.activation)
+        return outputs
 
-def _block_pairs(layer: Any) -> list[tuple[Any, Any]]:
-    return [(block.mlp.dense_1, block.mlp.dense_2) for block in layer.encoder_layers]
+    return ChannelRule(trace, rule.resize)
 
 
 def _patch_embedding(call: ChannelCall) -> Any:
@@ -256,9 +388,24 @@ def _resize_activated_block(layer: Any, config: Config, kept: Kept) -> Config:
 
 
 _MOBILENET = "keras_hub.src.models.mobilenet.mobilenet_backbone"
-_TRANSFORMER = _feed_forward(_own_pair, "intermediate_dim")
+_TRANSFORMER = ChannelRule(
+    _transformer, _feed_forward(_own_pair, "intermediate_dim").resize
+)
+
+_GEMMA_HEADS = _Heads(
+    "attention", ("query_dense", "key_dense", "value_dense", "output_dense"), 0
+)
+_LLAMA_HEADS = _Heads("_self_attention_layer", _PROJECTIONS, 1)
 
 ROWS: dict[type | str, ChannelRule] = {
+    "keras_hub.src.models.gemma.gemma_decoder_block.GemmaDecoderBlock": _decoder(
+        _gemma_pair, _GEMMA_HEADS, factor=2
+    ),
+    "keras_hub.src.models.llama.llama_decoder.LlamaTransformerDecoder": _swiglu(
+        _LLAMA_HEADS
+    ),
+    "keras_hub.src.models.mistral.mistral_transformer_decoder."
+    "MistralTransformerDecoder": _swiglu(_LLAMA_HEADS),
     "keras_hub.src.layers.modeling.transformer_encoder.TransformerEncoder": (
         _TRANSFORMER
     ),

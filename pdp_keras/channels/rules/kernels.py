@@ -210,6 +210,19 @@ def _embedding(call: ChannelCall) -> LabelledTensor:
     return call.along_axis(call.makes("embeddings", 1), -1)
 
 
+def _reversible_embedding(call: ChannelCall) -> Any:
+    """Looked up, or read: the two are equally wide, and may be one weight."""
+    if not call.kwargs.get("reverse"):
+        return _embedding(call)
+    read = call.line(call.first(), -1)
+    call.atoms.join(call.makes("embeddings", 1), read)
+    if call.weight("reverse_embeddings") is None:  # tied
+        call.reads("embeddings", 1, read)
+    else:
+        call.reads("reverse_embeddings", 0, read)
+    return call.fixed()
+
+
 def _resize_embedding(layer: Any, config: Config, kept: Kept) -> Config:
     return {**config, "output_dim": kept.size("embeddings", 1)}
 
@@ -233,4 +246,8 @@ ROWS: dict[type | str, ChannelRule] = {
     layers.SeparableConv1D: _SEPARABLE,
     layers.SeparableConv2D: _SEPARABLE,
     layers.Embedding: ChannelRule(_embedding, _resize_embedding),
+    # Not in every Keras that is supported.
+    "keras.src.layers.core.reversible_embedding.ReversibleEmbedding": ChannelRule(
+        _reversible_embedding, _resize_embedding
+    ),
 }
