@@ -64,9 +64,10 @@ def prune_model(
             default 0.8; N:M has its own, 1 - N / M; of channels (default 0.5) it
             is the fraction of those that can be removed.
         mode: what is pruned together: `"unstructured"`; N:M such as `"2:4"` (at
-            most 2 of every 4 weights along the input axis are left); `"channel"`
-            (whole output channels, which `strip_pruning` removes); or a mode
-            object.
+            most 2 of every 4 weights along the input axis are left); `"block"` or
+            `"block:4"` (pairs or fours of neighbouring output channels at one input,
+            for 64-bit Arm); `"channel"` (whole output channels, which
+            `strip_pruning` removes); or a mode object.
         method: how it is pruned: `"pdp"`, or what the papers compare it with:
             `"gmp"` (gradual magnitude), `"dnw"` (straight-through), `"str"` (learned
             thresholds), `"optg"` (learned scores), `"acdc"` (alternating phases),
@@ -248,7 +249,8 @@ class _Plan:
             zeros = allocations.get(allocation)(
                 [describe(k, mode) for k in chosen], sparsity
             )
-            each = [z / max(1, k.size) for z, k in zip(zeros, chosen, strict=True)]
+            units = (mode.units(k.shape, k.axes) for k in chosen)
+            each = [z / max(1, n) for z, n in zip(zeros, units, strict=True)]
         self.sparsities = {id(k.variable): s for k, s in zip(chosen, each, strict=True)}
 
     def transfer_to(self, new: Any) -> None:
