@@ -93,7 +93,9 @@ def prune_model(
         target: the device that the model is for, as in `export_tflite`: chooses, if
             `filters` does not, the layers whose zeros pay there, and refuses what
             would not be faster. "xnnpack" wants more than 2/3 of the weights of 1x1
-            convolutions to be zero. (Fewer channels are faster on every target.)
+            convolutions to be zero. Blocks are for "xnnpack-arm64" (64-bit phones);
+            "xnnpack-wasm" (browsers) refuses them. (Fewer channels are faster on every
+            target.)
         inplace: prune the given object itself instead of a copy. Only for a
             subclassed model that cannot be remade from its config.
 

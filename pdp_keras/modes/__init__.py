@@ -1,4 +1,4 @@
-"""What is pruned together: single weights, N of M, blocks, or channels. One file a mode."""
+"""What is pruned together: weights, N of M, blocks, or channels. One file a mode."""
 
 from pdp_keras.modes.base import Mode
 from pdp_keras.modes.block import Block

@@ -1,4 +1,4 @@
-"""Blocks: neighbouring outputs share their zeros, as the runtime's kernels take them."""
+"""Blocks: neighbouring outputs share their zeros, as the runtime takes them."""
 
 import functools
 import json
@@ -460,7 +460,7 @@ def test_large_kernels_are_computed_again_in_the_backward_pass():
         schedule = PDPScheduleCallback(warmup_epochs=0, ramp_epochs=2)
         history = pruned.fit(x, y, epochs=3, verbose=0, callbacks=[schedule])
         losses.append(history.history["loss"])
-        count, dead, partly = dead_blocks(strip_pruning(pruned).layers[0].kernel)
+        count, _, partly = dead_blocks(strip_pruning(pruned).layers[0].kernel)
         assert partly == 0 and count == 512 * 256
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
