@@ -16,10 +16,10 @@ from pdp_keras.modes.unstructured import Unstructured
 _MODES: dict[str, Any] = {
     "unstructured": Unstructured,
     "nm": NM,
-    "channel": Channel,
     "block": Block,
+    "channel": Channel,
 }
-_NAMES = "'unstructured', 'channel', 'N:M' (such as '2:4'), 'block' (pairs), 'block:4'"
+_NAMES = "'unstructured', 'channel', 'block', 'block:4', 'N:M' (such as '2:4')"
 
 
 def get(mode: str | Mode | dict[str, Any]) -> Mode:

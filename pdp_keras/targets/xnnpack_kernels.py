@@ -75,12 +75,12 @@ class SparseKernel:
         """Why this one."""
         if not self.fitting:
             return (
-                f"scattered zeros: nonzeros fill {self.pairs:.0%} of their pairs of "
-                "outputs, of the 90% that make a pair"
+                f"scattered, as nonzeros fill {self.pairs:.0%} of their pairs of "
+                "outputs, and 90% make pairs"
             )
         block = self.fitting[0]
         full = self.pairs if block == 2 else self.fours
-        return f"{NAMES[block]} of outputs: nonzeros fill {full:.0%} of them"
+        return f"in {NAMES[block]} of outputs, which nonzeros fill to {full:.0%}"
 
 
 def sparse_kernel(weights: np.ndarray) -> SparseKernel:

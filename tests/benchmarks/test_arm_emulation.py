@@ -141,7 +141,7 @@ def test_blocks_take_the_kernels_that_deploy_check_names(processor, tmp_path):
         apart = np.abs(next(iter(found.outputs[0].values())) - expected).max()
         assert apart <= 1e-5 * np.abs(expected).max()
     assert counts["pairs"] < 0.85 * counts["scattered"]
-    assert counts["fours"] < 0.95 * counts["scattered"]
+    assert counts["pairs"] < counts["fours"] < counts["scattered"]
     # What is not full is multiplied all the same, so that the limit costs nothing more.
     assert counts["pairs at the limit"] == pytest.approx(counts["pairs"], rel=1e-3)
     # One nonzero less in each convolution, and many more instructions.

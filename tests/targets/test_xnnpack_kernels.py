@@ -164,9 +164,8 @@ def test_the_reason_has_the_share():
         for row in pdp_keras.deploy_check(pruned(SCATTERED), "xnnpack").layers
         if row.layer == "last"
     )
-    assert re.search(
-        r"nonzeros fill 5\d% of their pairs of outputs, of the 90%", row.reason
-    )
+    rule = r"scattered, as nonzeros fill 5\d% of their pairs of outputs, and 90% make"
+    assert re.match(rule, row.reason)
     assert row.remedy == ""
 
 
