@@ -26,8 +26,9 @@ class LayerCheck:
         runs: a key of `RUNS`.
         reason: the rule behind that; empty where nothing is to be said.
         remedy: what would mend it; empty if nothing does.
-        kernels: for "xnnpack", by processor ("arm64", "wasm"), what its kernel takes
-            at once: "scattered" zeros, "pairs" or "fours" of outputs; or "dense".
+        kernels: for "xnnpack", by processor ("arm64", "wasm"), what its kernel is made
+            for: "scattered" zeros, "pairs" or "fours" of outputs, or "dense"; empty for
+            what runs beside them.
     """
 
     layer: str

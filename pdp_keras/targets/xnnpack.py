@@ -90,11 +90,14 @@ def check_xnnpack(
         kernel = kernels[-1]
         operator = places.get(id(layer))
         row = _row(layer, kernel, operator, graph, found)
-        if row.runs == "sparse" and operator is not None:
-            taken = sparse_kernel(graph.operators[operator].inputs[1].values)
+        if row.runs == "sparse":
+            taken = sparse_kernel(_in_file_order("CONV_2D", kernel))
             row = _with_kernel(row, taken, _RUNS_ON[target])
             if any(map(taken.is_slow_on, processors)):
                 slowed.append(layer.name)
+        elif row.runs != "beside":
+            dense = dict.fromkeys(_RUNS_ON[target], "dense")
+            row = dataclasses.replace(row, kernels=dense)
         rows.append(row)
         if row.runs in ("sparse", "sparse with more zeros"):
             prunable.append(layer.name)
