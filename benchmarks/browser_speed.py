@@ -2,12 +2,15 @@
 
     python benchmarks/browser_speed.py                       # all; minutes each
     python benchmarks/browser_speed.py --only='MobileNet.*'
+    python benchmarks/browser_speed.py --only='MobileNet|MobileNetV2' --blocks=0.85
 
 Each network of keras.applications, with random weights whose output depends on the
 input, gets the smallest weights of its 1x1 convolutions set to zero and is exported
 twice: as TensorFlow converts it, and rewritten for "xnnpack". Both files and the dense
 one run in LiteRT.js in headless Chromium, one thread, turn by turn, and are compared
 with Keras. Networks that cannot run sparse are listed with the rule that stops them.
+With `--blocks` the zeros of one sparsity are scattered, or in pairs or fours of output
+channels, for which XNNPACK has only scalar kernels in WebAssembly.
 The files are made once; `--sweeps` times them several times, some minutes apart.
 Needs Node.js with npm, and Chromium.
 """
@@ -22,11 +25,14 @@ import common  # before the others: it finds the examples and quiets TensorFlow
 import litert_js
 import numpy as np
 from absl import app, flags
-from stock_files import NETWORKS, SPARSITIES, stock_files
+from stock_files import BLOCKS, NETWORKS, SPARSITIES, block_files, stock_files
 
 _ONLY = flags.DEFINE_string("only", ".*", "Regular expression of whole names.")
 _SWEEPS = flags.DEFINE_integer(
     "sweeps", 1, "How often to measure it all, as a shared machine changes.", 1
+)
+_BLOCKS = flags.DEFINE_float(
+    "blocks", None, f"Compare {list(BLOCKS)} zeros at this sparsity."
 )
 _FILES = flags.DEFINE_string(
     "files", "pdp_output/browser_speed", "Folder for the files, made once."
@@ -41,7 +47,11 @@ _OUTPUT = flags.DEFINE_string(
 def measure(name: str) -> dict[str, Any]:
     """Everything about one network."""
     folder = pathlib.Path(_FILES.value).expanduser() / name
-    row = stock_files(name, folder)
+    if _BLOCKS.value is None:
+        row = stock_files(name, folder)
+    else:
+        folder = folder / f"blocks_{_BLOCKS.value}"
+        row = block_files(name, _BLOCKS.value, folder)
     if "reason" in row:
         return row
     with np.load(folder / "expected.npz") as saved:
@@ -56,12 +66,15 @@ def measure(name: str) -> dict[str, Any]:
         got = [next(iter(o.values())).reshape(wanted.shape[1:]) for o in result.outputs]
         differences.append(common.relative_difference(np.stack(got), wanted))
     times = [result.milliseconds for result in results]
+    if _BLOCKS.value is None:
+        columns = {"converted_ms": times[1::2], "rewritten_ms": times[2::2]}
+    else:
+        columns = {"zeros": list(BLOCKS), "blocks_ms": times[1:]}
     return row | {
         "signal": common.relative_difference(expected[0][::-1], expected[0]),
         "difference": max(differences),
         "dense_ms": times[0],
-        "converted_ms": times[1::2],
-        "rewritten_ms": times[2::2],
+        **columns,
         "bytes": [len(data) for data in files],
         "chromium": results[0].version,
     }
@@ -73,11 +86,15 @@ def median_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return rows[0]
     dense = np.array([row["dense_ms"] for row in rows])
     table: dict[str, Any] = {**rows[0], "dense_ms": float(np.median(dense))}
-    for kind in ("converted", "rewritten"):
+    for kind in _kinds(rows[0]):
         times = np.array([row[f"{kind}_ms"] for row in rows])
         table[f"{kind}_ms"] = np.median(times, axis=0).tolist()
         table[f"{kind}_faster"] = np.median(dense[:, None] / times, axis=0).tolist()
     return table | {"difference": max(row["difference"] for row in rows)}
+
+
+def _kinds(row: dict[str, Any]) -> tuple[str, ...]:
+    return ("blocks",) if "blocks_ms" in row else ("rewritten", "converted")
 
 
 def print_row(row: dict[str, Any]) -> None:
@@ -85,7 +102,7 @@ def print_row(row: dict[str, Any]) -> None:
     if "reason" in row:
         print(f"{row['name']:<18} runs dense: {row['reason']}", flush=True)
         return
-    for kind in ("rewritten", "converted"):
+    for kind in _kinds(row):
         cells = "".join(
             f"{ms:>8.1f} ({faster:.1f}x)"
             for ms, faster in zip(row[f"{kind}_ms"], row[f"{kind}_faster"], strict=True)
@@ -109,7 +126,13 @@ def main(argv: list[str]) -> None:
     path = pathlib.Path(_OUTPUT.value).expanduser()
     rows = common.read_rows(path)
     print(common.describe_machine())
-    print(f"{'ms, one thread':<18}{'dense':>8}  at sparsities {SPARSITIES}")
+    kinds = f"sparsities {SPARSITIES}"
+    if _BLOCKS.value is not None:
+        kinds = f"sparsity {_BLOCKS.value}: {list(BLOCKS)}"
+        rows = [row for row in rows if row.get("sparsity") == _BLOCKS.value]
+    else:
+        rows = [row for row in rows if "zeros" not in row]
+    print(f"{'ms, one thread':<18}{'dense':>8}  at {kinds}")
     names = [name for name in NETWORKS if re.fullmatch(_ONLY.value, name)]
     for sweep in range(_SWEEPS.value):
         for name in names:

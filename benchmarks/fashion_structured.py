@@ -119,10 +119,12 @@ def build_model() -> keras.Model:
 
 
 def prune(model: keras.Model, method: Method, sparsity: float | None) -> keras.Model:
-    """The model, pruned by a method; a channel sparsity is given from outside."""
+    """The model, pruned by a method; N:M has a sparsity of its own."""
     arguments: dict[str, Any] = {"mode": method.mode, "temperature": method.temperature}
     if sparsity is not None:
-        arguments |= {"sparsity": sparsity, "allocation": "uniform"}
+        arguments["sparsity"] = sparsity
+    if method.mode == "channel":
+        arguments["allocation"] = "uniform"
     if method.magnitude:  # A hard step: the gradient is the mask.
         arguments["temperature"] = pdp_keras.RelativeTemperature(1e-8)
     return pdp_keras.prune_model(model, **arguments)
@@ -160,7 +162,8 @@ def train(
     model = build_model()
     callbacks = []
     if method.mode is not None:
-        model = prune(model, method, sparsity if method.mode == "channel" else None)
+        is_n_of_m = method.mode in ("2:4", "1:4")  # whose sparsity follows
+        model = prune(model, method, None if is_n_of_m else sparsity)
         callbacks.append(new_schedule(method, budget))
     steps = budget.epochs * budget.steps_per_epoch
     model.compile(

@@ -69,18 +69,17 @@ class Kernel:
     def add_mask(self) -> Any:
         """One step: masks the weights, and changes them by the mask's gradient."""
         weights, zeros = self.weights.value(), self.zeros.value()
+        axes = KernelAxes(inputs=(0,), outputs=(1,))
         with tf.GradientTape() as tape:
             tape.watch(weights)
             if self.mode.keeps_bracket:
                 threshold, bracket = self.mode.tracked_threshold(
-                    weights, zeros, self.bracket.value()
+                    weights, zeros, axes, self.bracket.value()
                 )
                 self.bracket.assign(bracket)
-                masked = self.mode.soft_masked_at(weights, threshold, _width)
+                masked = self.mode.soft_masked_at(weights, threshold, axes, _width)
             else:
-                masked = self.mode.soft_masked(
-                    weights, zeros, KernelAxes(inputs=(0,), outputs=(1,)), _width
-                )
+                masked = self.mode.soft_masked(weights, zeros, axes, _width)
         self.weights.assign_sub(1e-6 * tape.gradient(masked, weights, masked))
 
     def leave(self) -> Any:

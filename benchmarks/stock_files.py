@@ -18,9 +18,18 @@ from keras import applications
 
 import pdp_keras
 from pdp_keras.models.inputs import model_inputs
+from pdp_keras.models.kernels import find_kernels
+from pdp_keras.modes import Mode, Unstructured
 
 SPARSITIES = (0.7, 0.8, 0.85, 0.9, 0.95)
 """Of the 1x1 convolutions."""
+
+BLOCKS = {
+    "scattered": Unstructured(),
+    "pairs": pdp_keras.Block(2),
+    "fours": pdp_keras.Block(4),
+}
+"""What is pruned together in the files of `block_files`."""
 
 # Functions of keras.applications; each at the size that it was made for.
 NETWORKS = {
@@ -51,14 +60,16 @@ def build(name: str) -> keras.Model:
     return model
 
 
-def zero_pointwise(model: keras.Model, sparsity: float) -> None:
-    """Zeroes the smallest weights of each 1x1 convolution; refits the statistics."""
-    for layer in model._flatten_layers():
+def zero_pointwise(
+    model: keras.Model, sparsity: float, mode: Mode = BLOCKS["scattered"]
+) -> None:
+    """Zeroes the smallest units of each 1x1 convolution; refits the statistics."""
+    for kernel in find_kernels(model)[0]:
+        layer = kernel.owner
         if type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1):
-            kernel = layer.kernel.numpy()
-            order = np.abs(kernel).ravel().argsort()
-            kernel.ravel()[order[: round(sparsity * kernel.size)]] = 0
-            layer.kernel.assign(kernel)
+            zeros = mode.count_zeros(sparsity, kernel.shape, kernel.axes)
+            left = mode.hard_masked(kernel.variable.value, zeros, kernel.axes)
+            kernel.variable.assign(left)
     common.fit_normalizations(model, common.random_inputs(model, 8, seed=2))
 
 
@@ -90,6 +101,33 @@ def stock_files(name: str, folder: pathlib.Path) -> dict[str, Any]:
         np.savez(folder / "expected.npz", images=images, outputs=np.stack(expected))
     else:
         row["reason"] = check.summary
+    about.write_text(json.dumps(row))
+    return row
+
+
+def block_files(name: str, sparsity: float, folder: pathlib.Path) -> dict[str, Any]:
+    """Writes a network with zeros of each kind of `BLOCKS`, once; tells what it wrote.
+
+    `0.tflite` is dense, the others, rewritten for "xnnpack", come in the order of
+    `BLOCKS`. `expected.npz` is as that of `stock_files`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = folder / "about.json"
+    if about.exists():
+        return json.loads(about.read_text())
+    model = build(name)
+    weights = model.get_weights()
+    images = common.random_inputs(model, 2, seed=3)
+    (input_name,) = (one.name for one in model_inputs(model).flat)
+    row = {"name": name, "input": input_name, "sparsity": sparsity}
+    write_tflite(model, "generic", folder / "0.tflite")
+    expected = [outputs_of(model, images)]
+    for i, mode in enumerate(BLOCKS.values(), 1):
+        model.set_weights(weights)
+        zero_pointwise(model, sparsity, mode)
+        write_tflite(model, "xnnpack", folder / f"{i}.tflite")
+        expected.append(outputs_of(model, images))
+    np.savez(folder / "expected.npz", images=images, outputs=np.stack(expected))
     about.write_text(json.dumps(row))
     return row
 

@@ -1,7 +1,8 @@
-"""How wide the soft band should be for channels and N:M: candidates on one budget.
+"""How wide the soft band should be for channels, N:M, blocks: candidates on one budget.
 
     python benchmarks/structured_temperature.py --mode=channel
     python benchmarks/structured_temperature.py --mode=1:4 --candidates=1:0.01,1:0.001
+    python benchmarks/structured_temperature.py --mode=block --sparsity=0.95
 
 The network, budget and schedule of `fashion_structured.py`; validation accuracy of the
 stripped model in percent (no test image is touched). A candidate is `factor:final`,
@@ -20,7 +21,13 @@ from fashion_structured import Budget, Method
 import pdp_keras
 
 _MODE = flags.DEFINE_enum(
-    "mode", "channel", ["channel", "1:4", "2:4"], "What to prune."
+    "mode",
+    "channel",
+    ["channel", "1:4", "2:4", "block", "block:4", "unstructured"],
+    "What to prune.",
+)
+_SPARSITY = flags.DEFINE_float(
+    "sparsity", 0.9, "Of blocks and single weights; others have their own."
 )
 _CANDIDATES = flags.DEFINE_list(
     "candidates", "0.1:0.01,0.1:0.001,0.01:0.001,0.001:0.01", "factor:final, ..."
@@ -34,7 +41,9 @@ def main(argv: list[str]) -> None:
     candidates = [map(float, text.split(":")) for text in _CANDIDATES.value]
     images = data.load("fashion_mnist", None, validation_fraction=0.2)
     channels = _MODE.value == "channel"
-    sparsity = fashion_structured.channel_sparsity() if channels else None
+    sparsity = _SPARSITY.value
+    if channels:
+        sparsity = fashion_structured.channel_sparsity()
     print(common.describe_machine())
 
     def report(title: str, method: Method) -> None:

@@ -10,7 +10,7 @@ from pdp_keras.export import ExportReport, export_tflite
 from pdp_keras.layers import PDPWrapper
 from pdp_keras.masks import AbsoluteTemperature, RelativeTemperature
 from pdp_keras.models import KernelAxes, count_macs, register_prunable_layer
-from pdp_keras.modes import NM, Channel, Unstructured
+from pdp_keras.modes import NM, Block, Channel, Unstructured
 from pdp_keras.prune import prune_model
 from pdp_keras.prune_once import prune_once
 from pdp_keras.report import SparsityReport, sparsity_report
@@ -25,6 +25,7 @@ __all__ = [
     "AbsoluteTemperature",
     "AtTarget",
     "BackupSeeds",
+    "Block",
     "Channel",
     "ChannelRule",
     "DeployCheck",

@@ -65,9 +65,10 @@ def prune_model(
             default 0.8; N:M has its own, 1 - N / M; of channels (default 0.5) it
             is the fraction of those that can be removed.
         mode: what is pruned together: `"unstructured"`; N:M such as `"2:4"` (at
-            most 2 of every 4 weights along the input axis are left); `"channel"`
-            (whole output channels, which `strip_pruning` removes); or a mode
-            object.
+            most 2 of every 4 weights along the input axis are left); `"block"` or
+            `"block:4"` (pairs or fours of neighbouring output channels at one input,
+            for 64-bit Arm); `"channel"` (whole output channels, which
+            `strip_pruning` removes); or a mode object.
         method: how it is pruned: `"pdp"`, or what the papers compare it with:
             `"gmp"` (gradual magnitude), `"dnw"` (straight-through), `"str"` (learned
             thresholds), `"optg"` (learned scores), `"acdc"` (alternating phases),
@@ -96,7 +97,9 @@ def prune_model(
         target: the device that the model is for, as in `export_tflite`: chooses, if
             `filters` does not, the layers whose zeros pay there, and refuses what
             would not be faster. "xnnpack" wants more than 2/3 of the weights of 1x1
-            convolutions to be zero. (Fewer channels are faster on every target.)
+            convolutions to be zero. Blocks are for "xnnpack-arm64" (64-bit phones);
+            "xnnpack-wasm" (browsers) refuses them. (Fewer channels are faster on every
+            target.)
         inplace: prune the given object itself instead of a copy. Only for a
             subclassed model that cannot be remade from its config.
 
@@ -263,7 +266,8 @@ class _Plan:
             zeros = allocations.get(allocation)(
                 [describe(k, mode) for k in chosen], sparsity
             )
-            each = [z / max(1, k.size) for z, k in zip(zeros, chosen, strict=True)]
+            units = (mode.units(k.shape, k.axes) for k in chosen)
+            each = [z / max(1, n) for z, n in zip(zeros, units, strict=True)]
         self.sparsities = {id(k.variable): s for k, s in zip(chosen, each, strict=True)}
 
     def transfer_to(self, new: Any) -> None:

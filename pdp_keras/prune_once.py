@@ -126,8 +126,8 @@ def _check_mode(mode: Any) -> Mode:
     resolved = modes.get(mode)
     if not isinstance(resolved, NM | Unstructured):
         raise ValueError(
-            "Without training, mode must be 'unstructured' or N:M; channels are "
-            f"removed with `prune_model`. Received: mode={mode!r}"
+            "Without training, mode must be 'unstructured' or N:M; channels and blocks "
+            f"are pruned in training, with `prune_model`. Received: mode={mode!r}"
         )
     return resolved
 

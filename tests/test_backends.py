@@ -52,6 +52,8 @@ def check_modes(found):
         assert run["difference"] <= 1e-4, name
     assert found["2:4"]["sparsity"][-1] == 0.5
     assert found["2:4"]["size_and_zeros"] == [220, 110]
+    # 8 x 20 in pairs, and 20 x 3 with one output left over.
+    assert found["block"]["sparsity"][-1] == round(0.6 * 120) / 120
     for name in ("residual", "layer_normalizations"):
         before, after = found[name]["parameters"]
         assert after < 0.7 * before, name
@@ -61,7 +63,7 @@ def check_modes(found):
 @pytest.mark.parametrize("backend", CORE_ON)
 def test_the_core(backend):
     found = found_on(backend, "core_on_backend.py")
-    for exact in ("threshold", "smallest", "groups"):
+    for exact in ("threshold", "smallest", "groups", "blocks"):
         assert all(found.pop(exact)), exact
     check_modes(found.pop("modes"))
     assert found.pop("together") <= 1e-5

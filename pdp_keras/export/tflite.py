@@ -88,7 +88,10 @@ def export_tflite(
         target: a key of `targets.TARGETS`. "generic" is any device with LiteRT.
             "xnnpack" is LiteRT on the CPU of phones, browsers and Arm Linux: the
             model is rewritten exactly, so that its 1x1 convolutions run sparse;
-            float32 or "float16". "ethos-u" is Arm's NPU: "int8", stored densely.
+            float32 or "float16". "xnnpack-arm64" and "xnnpack-wasm" are phones and
+            browsers alone: the file is the same, but zeros in blocks are good for the
+            first and bad for the second. "ethos-u" is Arm's NPU: "int8", stored
+            densely.
         quantize: None stores float32; "float16" stores the weights in float16;
             "dynamic" the large weights in int8, activations stay float;
             "int8" everything in int8, floating-point inputs and outputs included.
@@ -122,7 +125,8 @@ def export_tflite(
 
     Warns:
         UserWarning: if nothing of the model would run faster on the target than
-            without zeros, with the reason.
+            without zeros, or its zeros lie so that they are skipped by slow kernels,
+            with the reason.
 
     Raises:
         ValueError, TypeError: an argument breaks a rule stated here.
@@ -256,6 +260,13 @@ def _warn_if_no_faster(check: DeployCheck | None, dense: bool, reason: str) -> N
         warnings.warn(
             f"On {check.target} the file will be no faster than without zeros: it is "
             f"stored densely, as {reason}.",
+            stacklevel=3,
+        )
+    elif check.slowed:
+        warnings.warn(
+            f"On {check.target} the zeros of {len(check.slowed)} layers are skipped by "
+            "slow kernels, as they lie in blocks of outputs (or there are hardly any): "
+            f"{check.summary}. For 64-bit Arm alone, export for 'xnnpack-arm64'.",
             stacklevel=3,
         )
 

@@ -236,16 +236,19 @@ class PrunedWeight(Counted):
             known = zeros, axes, width, gain
             return lambda weights: self.mode.soft_masked(weights, *known)
         threshold, bracket = self.mode.tracked_threshold(
-            weights, zeros, self.bracket.value
+            weights, zeros, axes, self.bracket.value
         )
         self.bracket.assign(bracket)
-        return lambda weights: self.mode.soft_masked_at(weights, threshold, width, gain)
+        return lambda weights: self.mode.soft_masked_at(
+            weights, threshold, axes, width, gain
+        )
 
     def track_threshold(self) -> None:
         """Notes where the threshold is, so that the next cut finds it sooner."""
         if self.bracket is not None and not is_masked_with_others(self):
             weights = ops.cast(self.kernel.variable.value, "float32")
-            known = weights, ops.convert_to_tensor(self.zeros), self.bracket.value
+            zeros, axes = ops.convert_to_tensor(self.zeros), self.kernel.axes
+            known = weights, zeros, axes, self.bracket.value
             _, bracket = self.mode.tracked_threshold(*known)
             self.bracket.assign(bracket)
 
@@ -265,7 +268,8 @@ class PrunedWeight(Counted):
         if training:
             return self.mode.hard_masked(weights, zeros, self.kernel.axes, bracket)
         single = ops.cast(weights, "float32")
-        cut, bracket = self.mode.tracked_hard_masked(single, zeros, bracket)
+        known = single, zeros, self.kernel.axes, bracket
+        cut, bracket = self.mode.tracked_hard_masked(*known)
         if may_update():
             self.bracket.assign(bracket)
         return ops.cast(cut, weights.dtype)

@@ -50,8 +50,8 @@ class PDPWrapper(WithSettings, MaskedLayer):
             or a sequence with one in [0, 1] for each pruned kernel. By default 0.8;
             N:M has its own.
         mode: what is pruned together: `"unstructured"`, N:M such as `"2:4"`,
-            `"channel"`, or a mode object. A single wrapper knows nothing of the
-            layers around its own: pruned channels stay in the layer as zeros.
+            `"block"`, `"channel"`, or a mode object. A single wrapper knows nothing
+            of the layers around its own: pruned channels stay in the layer as zeros.
         temperature: positive number, the paper's tau in units of w**2; or a
             `RelativeTemperature` (the default), in units of t**2.
         allocation: `"uniform"`: each kernel gets `sparsity`; `"global"`, `"lamp"` or a

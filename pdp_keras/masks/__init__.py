@@ -5,6 +5,12 @@ layer. Only this package looks at the backend.
 """
 
 from pdp_keras.masks import recomputed, temperatures
+from pdp_keras.masks.blocks import (
+    block_scores,
+    block_soft_masked,
+    count_blocks,
+    spread,
+)
 from pdp_keras.masks.compilation import MANY, compiled, may_update
 from pdp_keras.masks.custom_gradient import (
     masked_noting,
@@ -34,7 +40,10 @@ __all__ = [
     "MANY",
     "AbsoluteTemperature",
     "RelativeTemperature",
+    "block_scores",
+    "block_soft_masked",
     "compiled",
+    "count_blocks",
     "masked_noting",
     "masked_noting_norms",
     "may_update",
@@ -48,6 +57,7 @@ __all__ = [
     "smallest_of_rows",
     "soft_mask",
     "soft_masked",
+    "spread",
     "stacked",
     "straight_through",
     "sum_by_unit",

@@ -104,11 +104,20 @@ def soft_masked(
 
 def soft_masked_slope(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:
     """The closed form of `d(m w)/dw`; arguments as for `soft_masked`."""
-    scores = ops.abs(weights)
+    return keep_and_slope(ops.abs(weights), threshold, width)[1]
+
+
+def keep_and_slope(
+    scores: Tensor, threshold: Tensor, width: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mask m of each score, exactly 1 in the end, and `d(m s)/ds`.
+
+    Arguments as for `soft_mask`.
+    """
     low, high, inverse = _scales(threshold, width)
     keep, both = _keep_and_both(_logit(scores, low, high, inverse))
     scaled = ops.minimum(scores * inverse, _LARGEST)
-    return keep + 2.0 * ops.square(scaled) * both
+    return keep, keep + 2.0 * ops.square(scaled) * both
 
 
 def _keep_and_both(logit: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ class DNW(Method):
     """
 
     name = "dnw"
-    modes = ("unstructured", "nm")
+    modes = ("unstructured", "nm", "block")
 
     def masked(self, weight: Weight) -> Tensor:
         """The weights with the smallest of them set to 0."""

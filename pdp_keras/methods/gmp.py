@@ -24,7 +24,7 @@ class GMP(Method):
     """
 
     name = "gmp"
-    modes = ("unstructured", "nm", "channel")
+    modes = ("unstructured", "nm", "block", "channel")
 
     def masked(self, weight: Weight) -> Tensor:
         """The weights with the smallest of them set to 0."""

@@ -53,12 +53,12 @@ class PDP(Method):
     max_gain: float | None = argument(_GAIN, 1.0)
 
     name = "pdp"
-    modes = ("unstructured", "nm", "channel")
+    modes = ("unstructured", "nm", "block", "channel")
     is_soft = True
 
     def default_allocation(self, mode: Any) -> str:
         """By LAMP, which no layer can lose all of its weights to."""
-        return "lamp" if mode.name == "unstructured" else "global"
+        return "lamp" if mode.name in ("unstructured", "block") else "global"
 
     def default_fall(self, mode: Any) -> tuple[float, float]:
         """For N:M from the ramp's beginning: its groups decide early."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pdp_keras.configs import make, shown
 from pdp_keras.modes.base import Mode
+from pdp_keras.modes.block import Block
 from pdp_keras.modes.channel import Channel
 from pdp_keras.modes.n_of_m import NM
 from pdp_keras.modes.unstructured import Unstructured
@@ -15,20 +16,22 @@ from pdp_keras.modes.unstructured import Unstructured
 _MODES: dict[str, Any] = {
     "unstructured": Unstructured,
     "nm": NM,
+    "block": Block,
     "channel": Channel,
 }
-_NAMES = "'unstructured', 'channel', 'N:M' (such as '2:4')"
+_NAMES = "'unstructured', 'channel', 'block', 'block:4', 'N:M' (such as '2:4')"
 
 
 def get(mode: str | Mode | dict[str, Any]) -> Mode:
     """A mode from its name, its object, or the dict of `serialize`.
 
     Args:
-        mode: `"unstructured"`, `"channel"`, `"2:4"` and the like, a mode object, or
-            a dict.
+        mode: `"unstructured"`, `"channel"`, `"2:4"` and the like, `"block"`,
+            `"block:4"` and the like, a mode object, or a dict.
 
     Raises:
-        ValueError: if the name is unknown, or N:M is not 1 <= N < M.
+        ValueError: if the name is unknown, or N:M is not 1 <= N < M, or a block has
+            less than two output channels.
         TypeError: if it is none of these.
     """
     if isinstance(mode, Mode):
@@ -39,6 +42,9 @@ def get(mode: str | Mode | dict[str, Any]) -> Mode:
         counts = re.fullmatch(r"(\d{1,18}):(\d{1,18})", mode)
         if counts:
             return NM(*map(int, counts.groups()))
+        outputs = re.fullmatch(r"block:(\d{1,18})", mode)
+        if outputs:
+            return Block(int(outputs[1]))
         if mode in _MODES and mode != NM.name:
             return _MODES[mode]()
     error = ValueError if isinstance(mode, str) else TypeError

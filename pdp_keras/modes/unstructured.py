@@ -48,19 +48,22 @@ class Unstructured(Mode):
         return midpoint_threshold(ops.stop_gradient(weights), zeros)
 
     def tracked_threshold(
-        self, weights: Tensor, zeros: Tensor, bracket: Tensor
+        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, bracket: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`threshold`, looking in the bracket first, and the bracket of the next."""
+        del axes
         return tracked_threshold(ops.stop_gradient(weights), zeros, bracket)
 
     def soft_masked_at(
         self,
         weights: Tensor,
         threshold: Tensor,
+        axes: KernelAxes,
         width: Width,
         max_gain: float = math.inf,
     ) -> Tensor:
         """`soft_masked` with a threshold that is known."""
+        del axes
         return soft_masked(weights, threshold, width(threshold), max_gain)
 
     def soft_masked(
@@ -73,7 +76,7 @@ class Unstructured(Mode):
     ) -> Tensor:
         """The weights times their soft mask, with PDP's gradient up to `max_gain`."""
         threshold = self.threshold(weights, zeros, axes)
-        return self.soft_masked_at(weights, threshold, width, max_gain)
+        return self.soft_masked_at(weights, threshold, axes, width, max_gain)
 
     def hard_masked(
         self,
@@ -89,9 +92,10 @@ class Unstructured(Mode):
         return ops.where(pruned, ops.zeros_like(weights), weights)
 
     def tracked_hard_masked(
-        self, weights: Tensor, zeros: Tensor, bracket: Tensor
+        self, weights: Tensor, zeros: Tensor, axes: KernelAxes, bracket: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`hard_masked`, looking in the bracket first, and the bracket of the next."""
+        del axes
         return tracked_cut(weights, zeros, bracket)
 
     def soft_masked_rows(

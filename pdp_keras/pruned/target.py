@@ -6,8 +6,8 @@ import warnings
 from typing import Any
 
 from pdp_keras.models import compile_filters, find_kernels
-from pdp_keras.modes import Channel, Mode
-from pdp_keras.targets import deploy_check
+from pdp_keras.modes import Block, Channel, Mode
+from pdp_keras.targets import TARGETS, deploy_check
 
 
 def choose_for_target(
@@ -23,7 +23,8 @@ def choose_for_target(
         filters: the user's own, or None.
 
     Raises:
-        ValueError: if no layer could skip its zeros, or there would be too few.
+        ValueError: if no layer could skip its zeros, there would be too few, or zeros
+            in blocks would be skipped by slow kernels.
 
     Warns:
         UserWarning: if `filters` chooses layers whose zeros will not be skipped.
@@ -44,6 +45,8 @@ def choose_for_target(
             "below, everything runs dense and nothing is faster. "
             f"Received: sparsity={sparsity:g} with mode={mode}"
         )
+    if isinstance(mode, Block):
+        _check_blocks(target, mode)
     prunable = {path.rpartition("/")[-1] for path in check.prunable}
     if filters is None:
         return lambda layer: layer.name in prunable
@@ -60,3 +63,17 @@ def choose_for_target(
             stacklevel=3,
         )
     return filters
+
+
+def _check_blocks(target: str, mode: Block) -> None:
+    """Without fast kernels a model with blocks of zeros is slower than a dense one."""
+    fast = TARGETS[target].blocks
+    if fast is None or any(mode.outputs % size == 0 for size in fast):
+        return
+    known = f"multiples of {list(fast)} outputs" if fast else "none"
+    raise ValueError(
+        "Zeros in blocks must have fast kernels on all devices of target "
+        f"{target!r}: there are {known}. (A browser skips zeros in blocks more slowly "
+        'than it computes with all weights.) Leave `mode` at "unstructured", or, for '
+        f'64-bit Arm alone, say target="xnnpack-arm64". Received: mode={mode}'
+    )

@@ -23,7 +23,8 @@ def deploy_check(
     Args:
         model: a built Keras model without pruning wrappers; not changed. For
             "xnnpack" Sequential or Functional, with images of a fixed size.
-        target: a key of `targets.TARGETS`: "xnnpack", "ethos-u" or "generic".
+        target: a key of `targets.TARGETS`: "xnnpack" (phones and browsers),
+            "xnnpack-arm64", "xnnpack-wasm", "ethos-u" or "generic".
         input_signature: as for `export_tflite`, for a model that leaves sizes open.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ class Target:
         sparse_encoding: whether zeros may be stored sparse.
         check: what it would make of a model.
         rewrite: the exact rewrites that it needs, from the model and `turn_inputs`.
+        blocks: how many output channels may share their zeros, where that has fast
+            kernels on all of these devices; None where it does not matter.
         edit: what is done to the file's bytes, without changing what it computes.
         fixed_batch: whether the file must have a fixed batch.
         why_quantized: the reason behind `quantizations`.
@@ -37,8 +40,21 @@ class Target:
     rewrite: Callable[..., Rewritten] | None = None
     edit: Edit | None = None
     fixed_batch: bool = False
+    blocks: tuple[int, ...] | None = None
     why_quantized: str = ""
 
+
+_XNNPACK = Target(
+    devices="LiteRT on the CPU: Android, iOS, browsers, Arm Linux",
+    quantizations=(None, "float16"),
+    sparse_encoding=True,
+    check=check_xnnpack,
+    rewrite=rewrite_for_xnnpack,
+    edit=edit_for_xnnpack,
+    fixed_batch=True,
+    blocks=(),
+    why_quantized="its sparse kernels compute in floating point",
+)
 
 TARGETS: dict[str, Target] = {
     "generic": Target(
@@ -46,15 +62,17 @@ TARGETS: dict[str, Target] = {
         quantizations=tuple(QUANTIZATIONS),
         sparse_encoding=True,
     ),
-    "xnnpack": Target(
-        devices="LiteRT on the CPU: Android, iOS, browsers, Arm Linux",
-        quantizations=(None, "float16"),
-        sparse_encoding=True,
-        check=check_xnnpack,
-        rewrite=rewrite_for_xnnpack,
-        edit=edit_for_xnnpack,
-        fixed_batch=True,
-        why_quantized="its sparse kernels compute in floating point",
+    "xnnpack": _XNNPACK,
+    "xnnpack-arm64": dataclasses.replace(
+        _XNNPACK,
+        devices="LiteRT on 64-bit Arm CPUs: Android, iOS, Arm Linux",
+        check=functools.partial(check_xnnpack, target="xnnpack-arm64"),
+        blocks=(2, 4),
+    ),
+    "xnnpack-wasm": dataclasses.replace(
+        _XNNPACK,
+        devices="LiteRT.js in browsers",
+        check=functools.partial(check_xnnpack, target="xnnpack-wasm"),
     ),
     "ethos-u": Target(
         devices="Arm Ethos-U55, U65 and U85",

@@ -26,6 +26,9 @@ class LayerCheck:
         runs: a key of `RUNS`.
         reason: the rule behind that; empty where nothing is to be said.
         remedy: what would mend it; empty if nothing does.
+        kernels: for "xnnpack", by processor ("arm64", "wasm"), what its kernel is made
+            for: "scattered" zeros, "pairs" or "fours" of outputs, or "dense"; empty for
+            what runs beside them.
     """
 
     layer: str
@@ -34,6 +37,7 @@ class LayerCheck:
     runs: str
     reason: str = ""
     remedy: str = ""
+    kernels: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,8 @@ class DeployCheck:
         sparsity: the fraction of zeros in these.
         needed: what that fraction must exceed before anything runs sparse.
         turned: whether the images are turned by 180 degrees inside.
+        slowed: names of the layers that skip their zeros by a kernel without vector
+            instructions, because of how their zeros lie.
 
     Example:
 
@@ -65,6 +71,7 @@ class DeployCheck:
     sparsity: float
     needed: float
     turned: bool = False
+    slowed: tuple[str, ...] = ()
 
     @property
     def runs_sparse(self) -> bool:

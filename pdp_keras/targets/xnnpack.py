@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,12 @@ from keras import layers, ops
 from pdp_keras.models import model_inputs, require_tensorflow
 from pdp_keras.rewrites import Rewritten, rewrite_for_xnnpack
 from pdp_keras.targets.report import DeployCheck, LayerCheck
+from pdp_keras.targets.xnnpack_kernels import (
+    NAMES,
+    PROCESSORS,
+    SparseKernel,
+    sparse_kernel,
+)
 from pdp_keras.targets.xnnpack_rules import (
     LEAST_SPARSITY,
     SparseCheck,
@@ -30,6 +37,14 @@ _NO_WAY = (
     "it is on no way from a 3x3 convolution with stride 2 on 3 channels to a global "
     "average pooling on which every operator fits"
 )
+# What each target runs on. Both, where the name says nothing.
+_RUNS_ON = {
+    "xnnpack": ("arm64", "wasm"),
+    "xnnpack-arm64": ("arm64",),
+    "xnnpack-wasm": ("wasm",),
+}
+# Below, a kernel is dense to XNNPACK's rule of blocks, whatever it was pruned by.
+_FEW_ZEROS = 0.1
 _KERNELS: dict[str, tuple[type, ...]] = {
     "CONV_2D": (layers.Conv2D, layers.SeparableConv2D),
     "DEPTHWISE_CONV_2D": (layers.DepthwiseConv2D, layers.SeparableConv2D),
@@ -37,12 +52,16 @@ _KERNELS: dict[str, tuple[type, ...]] = {
 }
 
 
-def check_xnnpack(model: Any, rewritten: Rewritten | None = None) -> DeployCheck:
+def check_xnnpack(
+    model: Any, rewritten: Rewritten | None = None, *, target: str = "xnnpack"
+) -> DeployCheck:
     """Converts a model as `export_tflite` does, and reads off what would run sparse.
 
     Args:
         model: a built Sequential or Functional model without pruning wrappers.
         rewritten: from `rewrite_for_xnnpack`, where it is at hand.
+        target: "xnnpack", or "xnnpack-arm64" or "xnnpack-wasm", which have other
+            kernels for zeros in blocks.
 
     Raises:
         ValueError: if the model has no graph or the size of an input is not fixed.
@@ -61,27 +80,67 @@ def check_xnnpack(model: Any, rewritten: Rewritten | None = None) -> DeployCheck
     graph = read_graph(data)
     found = check_sparse(graph)
     places = dict(_operators_of(rewritten.model, graph))
-    rows, prunable = [], []
+    processors = [PROCESSORS[name] for name in _RUNS_ON[target]]
+    rows, prunable, slowed = [], [], []
     zeros = weights = 0
     for layer in rewritten.model.layers:
         kernels = _kernels(layer)
         if not kernels:
             continue
         kernel = kernels[-1]
-        row = _row(layer, kernel, places.get(id(layer)), graph, found)
+        operator = places.get(id(layer))
+        row = _row(layer, kernel, operator, graph, found)
+        if row.runs == "sparse":
+            taken = sparse_kernel(_in_file_order("CONV_2D", kernel))
+            row = _with_kernel(row, taken, _RUNS_ON[target])
+            if any(map(taken.is_slow_on, processors)):
+                slowed.append(layer.name)
+        elif row.runs != "beside":
+            dense = dict.fromkeys(_RUNS_ON[target], "dense")
+            row = dataclasses.replace(row, kernels=dense)
         rows.append(row)
         if row.runs in ("sparse", "sparse with more zeros"):
             prunable.append(layer.name)
             zeros += int(np.sum(kernel == 0))
             weights += kernel.size
+    summary = _summary(found, rows)
+    if slowed:
+        where = " and ".join(p.name for p in processors if p.scalar)
+        summary += (
+            f"; {len(slowed)} of these convolutions take pairs or fours of outputs, "
+            f"for which {where} has only scalar kernels, slower than dense ones"
+        )
     return DeployCheck(
-        "xnnpack",
+        target,
         tuple(rows),
-        _summary(found, rows),
+        summary,
         tuple(prunable),
         zeros / weights if weights else 0.0,
         LEAST_SPARSITY,
         rewritten.turned,
+        tuple(slowed),
+    )
+
+
+def _with_kernel(
+    row: LayerCheck, taken: SparseKernel, names: tuple[str, ...]
+) -> LayerCheck:
+    """The row with the sparse kernel of each processor, and why."""
+    reason, remedy = taken.reason, ""
+    slow = [name for name in names if taken.is_slow_on(PROCESSORS[name])]
+    if slow:
+        where = " and ".join(PROCESSORS[name].name for name in slow)
+        reason += f"; {where} has only a scalar kernel for them"
+        remedy = (
+            "prune it"
+            if row.sparsity < _FEW_ZEROS
+            else 'prune with mode="unstructured", or export for "xnnpack-arm64" alone'
+        )
+    return dataclasses.replace(
+        row,
+        reason=reason,
+        remedy=remedy,
+        kernels={name: NAMES[taken.on(PROCESSORS[name])] for name in names},
     )
 
 

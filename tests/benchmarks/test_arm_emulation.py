@@ -15,6 +15,7 @@ from image_models import (
 )
 
 import pdp_keras
+from pdp_keras.models import find_kernels
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -80,6 +81,72 @@ def test_counts_repeat(network, tmp_path):
     x = inputs_of(network, 2)
     (first,), (second,) = run(files, x), run(files, x)
     assert abs(first.instructions - second.instructions) < 1000
+
+
+def kernels_of(model):
+    return [k for k in find_kernels(model)[0] if k.shape[:2] == (1, 1)]
+
+
+def pruned_by(mode, sparsity=0.85):
+    """The same network, its 1x1 convolutions pruned by a mode."""
+    keras.utils.set_random_seed(0)
+    model = randomized(mostly_pointwise(32, 2))
+    for kernel in kernels_of(model):
+        zeros = mode.count_zeros(sparsity, kernel.shape, kernel.axes)
+        left = mode.hard_masked(kernel.variable.value, zeros, kernel.axes)
+        kernel.variable.assign(left)
+    return model
+
+
+def spoil_pairs(model, beyond):
+    """Zeroes the second output of so many pairs that just 90 % of them are full.
+
+    Then `beyond` more of each convolution.
+    """
+    for kernel in kernels_of(model):
+        values = kernel.variable.numpy()
+        rows = values.reshape(-1, 2)
+        (pairs,) = np.nonzero(rows.any(axis=1))
+        rows[pairs[: len(pairs) // 5 + beyond], 1] = 0
+        kernel.variable.assign(values)
+    return model
+
+
+def taken(model):
+    """The kernel that is predicted for each 1x1 convolution."""
+    check = pdp_keras.deploy_check(model, "xnnpack-arm64")
+    return {row.kernels["arm64"] for row in check.layers if row.runs == "sparse"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", ("cortex-a53", "cortex-a76"))
+def test_blocks_take_the_kernels_that_deploy_check_names(processor, tmp_path):
+    """Fewer instructions than scattered zeros; and at the limit of the rule a jump."""
+    pairs = pdp_keras.Block(2)
+    models = {
+        "scattered": pruned_by(pdp_keras.Unstructured()),
+        "pairs": pruned_by(pairs),
+        "fours": pruned_by(pdp_keras.Block(4)),
+        "pairs at the limit": spoil_pairs(pruned_by(pairs), 0),
+        "scattered beyond it": spoil_pairs(pruned_by(pairs), 1),
+    }
+    for name, model in models.items():
+        assert taken(model) == {name.split()[0]}
+    x = inputs_of(models["pairs"], 1)
+    files = [exported(model, tmp_path, "xnnpack-arm64") for model in models.values()]
+    runs = arm_emulation.run_files(files, [{"image": x}], processor=processor)
+    counts = dict(zip(models, (run.instructions for run in runs), strict=True))
+    for model, found in zip(models.values(), runs, strict=True):
+        expected = np.asarray(model(x))
+        apart = np.abs(next(iter(found.outputs[0].values())) - expected).max()
+        assert apart <= 1e-5 * np.abs(expected).max()
+    assert counts["pairs"] < 0.85 * counts["scattered"]
+    assert counts["pairs"] < counts["fours"] < counts["scattered"]
+    # What is not full is multiplied all the same, so that the limit costs nothing more.
+    assert counts["pairs at the limit"] == pytest.approx(counts["pairs"], rel=1e-3)
+    # One nonzero less in each convolution, and many more instructions.
+    assert counts["scattered beyond it"] > 1.1 * counts["pairs at the limit"]
+    assert counts["scattered beyond it"] < counts["scattered"]
 
 
 def test_an_unknown_processor_is_an_error():

@@ -35,11 +35,11 @@ SET_ZEROS = {*LEARNED, "dcp"}
 SOFT = {"pdp", "pdp_paper"}
 # What each can prune where it is not single weights alone.
 MODES = {
-    "pdp": {"unstructured", "nm", "channel"},
-    "pdp_paper": {"unstructured", "nm", "channel"},
-    "gmp": {"unstructured", "nm", "channel"},
-    "dnw": {"unstructured", "nm"},
-    "sr_ste": {"unstructured", "nm"},
+    "pdp": {"unstructured", "nm", "block", "channel"},
+    "pdp_paper": {"unstructured", "nm", "block", "channel"},
+    "gmp": {"unstructured", "nm", "block", "channel"},
+    "dnw": {"unstructured", "nm", "block"},
+    "sr_ste": {"unstructured", "nm", "block"},
     "nisp": {"channel"},
     "dcp": {"channel"},
     "scp": {"channel"},

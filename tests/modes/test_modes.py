@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pdp_keras import NM, Channel, Unstructured, modes
+from pdp_keras import NM, Block, Channel, Unstructured, modes
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,8 @@ MODES = {
     "unstructured": ("unstructured", Unstructured(), {"name": "unstructured"}),
     "2:4": ("2:4", NM(2, 4), {"name": "nm", "n": 2, "m": 4}),
     "12:16": ("12:16", NM(12, 16), {"name": "nm", "n": 12, "m": 16}),
+    "block": ("block", Block(), {"name": "block", "outputs": 2, "inputs": 1}),
+    "block:4": ("block:4", Block(4), {"name": "block", "outputs": 4, "inputs": 1}),
     "channel": (
         "channel",
         Channel(),
@@ -56,7 +58,14 @@ def test_modes_are_equal_and_hashable_by_their_arguments():
     assert len({NM(2, 4), NM(2, 4), NM(1, 4), Channel(), Channel("l1")}) == 4
 
 
-DEFAULTS = {"unstructured": 0.8, "2:4": 0.5, "1:4": 0.75, "1:3": 2 / 3, "channel": 0.5}
+DEFAULTS = {
+    "unstructured": 0.8,
+    "2:4": 0.5,
+    "1:4": 0.75,
+    "1:3": 2 / 3,
+    "block": 0.8,
+    "channel": 0.5,
+}
 
 
 @pytest.mark.parametrize(("mode", "sparsity"), DEFAULTS.items())
@@ -67,6 +76,7 @@ def test_default_sparsity(mode, sparsity):
 # id: mode, error, end of the message
 ERRORS = {
     "name": ("2:4:8", ValueError, "mode='2:4:8'"),
+    "block": ("block:2:4", ValueError, "mode='block:2:4'"),
     "signs": ("-2:4", ValueError, "mode='-2:4'"),
     "blanks": ("2 : 4", ValueError, "mode='2 : 4'"),
     "nm": ("nm", ValueError, "mode='nm'"),

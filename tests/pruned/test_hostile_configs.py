@@ -98,12 +98,13 @@ EDITS = {
     # Mode, method, temperature and allocation.
     "mode-unknown": (
         ("unstructured", {"mode": {"name": "blocks"}}),
-        "name must be one of ['channel', 'nm', 'unstructured']. "
+        "name must be one of ['block', 'channel', 'nm', 'unstructured']. "
         "Received: name='blocks'",
     ),
     "mode-list": (
         ("unstructured", {"mode": ["unstructured"]}),
-        "mode must be one of 'unstructured', 'channel', 'N:M' (such as '2:4') or a "
+        "mode must be one of 'unstructured', 'channel', 'block', 'block:4', 'N:M' "
+        "(such as '2:4') or a "
         "mode object. Received: mode=['unstructured']",
     ),
     "mode-extra": (

@@ -43,6 +43,19 @@ found["smallest"] = [
     for k in (0, 1, 400, 1001)
 ]
 
+axes = pdp_keras.KernelAxes((0,), (1,))
+values = np.random.default_rng(0).integers(1, 4, (5, 7)).astype("float32")
+found["blocks"] = []
+for block in (pdp_keras.Block(2), pdp_keras.Block(4, inputs=2)):
+    places = reference.blocks((5, 7), (0,), (1,), block.inputs, block.outputs)
+    norms = np.float32(reference.block_norms(values, places))
+    for zeros in (0, 1, len(places) // 2, len(places)):
+        pruned = reference.smallest(norms, zeros)
+        marks = reference.spread_over_blocks(pruned, places, values.shape)
+        cut = block.hard_masked(keras.ops.convert_to_tensor(values), zeros, axes)
+        cut = keras.ops.convert_to_numpy(cut)
+        found["blocks"].append(bool(np.array_equal(cut, np.where(marks, 0, values))))
+
 # Groups of 20 are sorted.
 values = np.round(np.random.default_rng(0).normal(size=(45, 3)), 1).astype("float32")
 left = keras.ops.convert_to_numpy(
@@ -193,6 +206,7 @@ def run_mode(name, model, x, y, **arguments):
 
 x = generator.normal(size=(16, 8)).astype("float32")
 run_mode("2:4", models.mlp(8), x, np.tanh(x[:, :3]), mode="2:4")
+run_mode("block", models.mlp(8), x, np.tanh(x[:, :3]), sparsity=0.6, mode="block")
 for name in ("residual", "layer_normalizations"):
     model = channel_models.randomize(channel_models.ARCHITECTURES[name]())
     x = channel_models.inputs_for(model, 16)[0]

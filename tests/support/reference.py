@@ -196,3 +196,60 @@ def channel_scores(makers, units, norm):
         total += norms / (norms.mean() or 1)
     total /= len(makers)
     return np.sqrt(total) if norm == "l2" else total
+
+
+def blocks(shape, input_axes, output_axes, inputs, outputs):
+    """The blocks of a kernel: lists of indices, in order of position, input, output.
+
+    Along each axis whole blocks come first, then the places that are left over.
+    """
+    inside, across = (
+        list(np.ndindex(*(shape[axis] for axis in sorted(axes))))
+        for axes in (input_axes, output_axes)
+    )
+    others = [a for a in range(len(shape)) if a not in (*input_axes, *output_axes)]
+    found = []
+    for other in np.ndindex(*(shape[axis] for axis in others)):
+        for rows in _whole_then_single(inside, inputs):
+            for columns in _whole_then_single(across, outputs):
+                block = []
+                for row in rows:
+                    for column in columns:
+                        index = dict(zip(others, other, strict=True))
+                        index |= dict(zip(sorted(input_axes), row, strict=True))
+                        index |= dict(zip(sorted(output_axes), column, strict=True))
+                        block.append(tuple(index[a] for a in range(len(shape))))
+                found.append(block)
+    return found
+
+
+def _whole_then_single(places, size):
+    whole = len(places) // size * size
+    cut = [places[i : i + size] for i in range(0, whole, size)]
+    return cut + [[place] for place in places[whole:]]
+
+
+def block_norms(weights, found):
+    """The root mean square of each block."""
+    w = np.float64(weights)
+    return np.array([np.sqrt(np.mean([w[i] ** 2 for i in block])) for block in found])
+
+
+def spread_over_blocks(values, found, shape):
+    """An array with the value of each block at all of its places."""
+    out = np.zeros(shape, np.asarray(values).dtype)
+    for value, block in zip(values, found, strict=True):
+        for index in block:
+            out[index] = value
+    return out
+
+
+def block_jacobian(weights, threshold, width):
+    """d(m(s) w)/dw of one block, by the product rule: `(n, n)`."""
+    w = np.float64(weights)
+    s = np.sqrt(np.mean(w**2))
+    m = soft_mask(s, threshold, width)
+    if threshold == 0:
+        return np.eye(len(w))
+    slope_of_mask = m * (1 - m) / np.float64(width) ** 2 * 2 * w / len(w)
+    return m * np.eye(len(w)) + np.outer(w, slope_of_mask)

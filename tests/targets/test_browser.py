@@ -15,6 +15,7 @@ from image_models import (
 )
 
 import pdp_keras
+from pdp_keras.models import find_kernels
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
@@ -58,6 +59,34 @@ def test_sparse_kernels_run_and_compute_the_same(network, tmp_path):
         assert apart <= 1e-5 * np.abs(expected).max()
     # At 90 % the sparse kernels take a fifth of the time or less.
     assert runs[1].milliseconds < 0.6 * runs[0].milliseconds
+
+
+@pytest.mark.slow
+def test_blocks_are_slower_than_scattered_zeros_and_than_none(tmp_path):
+    """Their kernels are scalar there; a kernel without zeros counts as full blocks."""
+    files, expected = [], []
+    x = np.zeros((1, 64, 64, 3), "f4")
+    for mode in (pdp_keras.Unstructured(), pdp_keras.Block(2), pdp_keras.Block(4)):
+        model = randomized(mostly_pointwise(64, 4))
+        x = inputs_of(model, 1)
+        if not files:
+            files.append(exported(model, tmp_path / "dense.tflite")[1])
+            expected.append(np.asarray(model(x)))
+        for kernel in find_kernels(model)[0]:
+            if kernel.shape[:2] == (1, 1):
+                zeros = mode.count_zeros(0.85, kernel.shape, kernel.axes)
+                left = mode.hard_masked(kernel.variable.value, zeros, kernel.axes)
+                kernel.variable.assign(left)
+        path = tmp_path / "blocks.tflite"
+        files.append(exported(model, path, target="xnnpack-arm64")[1])
+        expected.append(np.asarray(model(x)))
+    runs = litert_js.run_files(files, [{"image": x}], rounds=7, runs=5)
+    for run, wanted in zip(runs, expected, strict=True):
+        apart = np.abs(outputs(run, wanted.shape[1:]) - wanted).max()
+        assert apart <= 1e-5 * np.abs(wanted).max()
+    dense, scattered, pairs, fours = (run.milliseconds for run in runs)
+    assert scattered < 0.6 * dense
+    assert min(pairs, fours) > max(0.8 * dense, 1.5 * scattered)
 
 
 @pytest.mark.slow
