@@ -45,6 +45,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_USE_LEGACY_KERAS": "1",
+    # Its threads would not survive the fork.
+    "TOKENIZERS_PARALLELISM": "false",
 }
 
 Row = dict[str, Any]
@@ -90,7 +92,8 @@ def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
     if not left:
         return
     start, finished = time.perf_counter(), 0
-    with _processes(min(jobs, len(left))) as pool:
+    preload = dict.fromkeys(training.task.preload for training in left)
+    with _processes(min(jobs, len(left)), list(preload)) as pool:
         futures = {pool.submit(accuracy_training.run, one): one for one in left}
         for future in concurrent.futures.as_completed(futures):
             training, figures = futures[future], future.result()
@@ -105,14 +108,16 @@ def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
             )
 
 
-def _processes(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
+def _processes(
+    jobs: int, preload: list[str]
+) -> concurrent.futures.ProcessPoolExecutor:
     """A fresh process for each training, from one that has imported everything."""
     os.environ.update(_ENVIRONMENT)
     # The process that forks finds modules by it alone (CPython 3.11 to 3.13).
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
     # Keras on JAX imports TensorFlow, too, but not before it needs it.
-    context.set_forkserver_preload(["tensorflow", "accuracy_preload"])
+    context.set_forkserver_preload(["tensorflow", *preload])
     return concurrent.futures.ProcessPoolExecutor(
         jobs, mp_context=context, max_tasks_per_child=1, initializer=_take_core
     )
