@@ -25,7 +25,7 @@ LENGTH = 24
 """Tokens of a text; the rest of a longer one is cut off."""
 
 _SEED = 0
-_PART = "transformer_layer"
+_LAYERS = "transformer_layer"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,8 +106,8 @@ _GLOSSES = Task(
     channel_sparsity=0.5,
     load=load_glosses,
     preload="accuracy_text_preload",
-    prune={"filters": f"{_PART}.*"},
-    part=_PART,
+    prune={"filters": f"{_LAYERS}.*"},
+    part=f"{_LAYERS}.*kernel",
 )
 TASKS = {
     "glosses": _GLOSSES,

@@ -32,7 +32,9 @@ UNSTRUCTURED: dict[str, tuple[Training, ...]] = {
         recipe("dnw", prune=_LAMP, schedule={"ramp": "cubic"}),
     ),
     "str": (recipe("str", {"rate": 100.0}),),
-    "optg": tuple(recipe("optg", {"masks": 100, "steepness": s}) for s in (20.0, 10.0)),
+    "optg": tuple(
+        recipe("optg", {"masks": 1000, "steepness": s}) for s in (20.0, 10.0)
+    ),
     "acdc": (recipe("acdc"), recipe("acdc", prune=_LAMP)),
     "movement": (recipe("movement", prune=_UNIFORM), recipe("movement", prune=_LAMP)),
     "soft_movement": (recipe("soft_movement", {"rate": 20.0}),),

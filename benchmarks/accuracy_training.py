@@ -79,8 +79,8 @@ class Training:
         )
 
 
-def prune(model: keras.Model, training: Training) -> keras.Model:
-    """The model, pruned as described."""
+def prune_arguments(training: Training) -> dict[str, Any]:
+    """What `prune_model` gets, but for the method."""
     arguments = {**training.task.prune, **training.prune}
     if "factor" in arguments:
         factor = arguments.pop("factor")
@@ -94,11 +94,16 @@ def prune(model: keras.Model, training: Training) -> keras.Model:
         arguments["mode"] = training.structure
     else:
         arguments["sparsity"] = float(training.structure) / 100
+    return arguments
+
+
+def prune(model: keras.Model, training: Training) -> keras.Model:
+    """The model, pruned as described."""
     if training.method == OtherGradientPDP.name:
         method: Method = OtherGradientPDP(**training.arguments)
     else:
         method = methods.deserialize({"name": training.method, **training.arguments})
-    return pdp_keras.prune_model(model, method=method, **arguments)
+    return pdp_keras.prune_model(model, method=method, **prune_arguments(training))
 
 
 def compile_for(
@@ -190,17 +195,22 @@ def _first(inputs: Any, count: int) -> Any:
     return keras.tree.map_structure(lambda values: values[:count], inputs)
 
 
-def _describe(model: Any, data: Any, part: str = "") -> dict[str, float]:
+def sparsity(model: Any, part: str = "") -> float:
+    """The fraction of zeros of the trained kernels whose path has this part."""
     kernels = [
         keras.ops.convert_to_numpy(v)
         for v in model.trainable_variables
         if len(v.shape) > 1 and re.search(part, v.path)
     ]
     zeros = sum(np.count_nonzero(kernel == 0) for kernel in kernels)
+    return zeros / sum(kernel.size for kernel in kernels)
+
+
+def _describe(model: Any, data: Any, part: str = "") -> dict[str, float]:
     return {
         "validation": common.accuracy(model, data.x_val, data.y_val),
         "test": common.accuracy(model, data.x_test, data.y_test),
-        "sparsity": zeros / sum(kernel.size for kernel in kernels),
+        "sparsity": sparsity(model, part),
     }
 
 
