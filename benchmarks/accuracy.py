@@ -27,17 +27,20 @@ from typing import Any
 import common
 import numpy as np
 from absl import app, flags
-from accuracy_networks import TASKS
-from accuracy_recipes import LEARNED, RECIPES, UNSTRUCTURED
+from accuracy_networks import TASKS as IMAGE_TASKS
+from accuracy_recipes import LEARNED, RECIPES
 from accuracy_runs import Results, Row, run_all
-from accuracy_training import Training
+from accuracy_text import TASKS as TEXT_TASKS
+from accuracy_text_recipes import LEARNED as TEXT_LEARNED
+from accuracy_text_recipes import RECIPES as TEXT_RECIPES
+from accuracy_training import TASKS, Training
 
 _ALL = ["90", "95", "98", "99", "2:4", "1:4", "channel"]
 _FEW = ["98", "2:4"]
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many runs of each.", 1)
 _QUICK = flags.DEFINE_bool("quick", False, "Short trainings, one seed, no tuning.")
 _JOBS = flags.DEFINE_integer("jobs", 2, "Trainings at a time, a core each.", 1)
-_NETWORKS = flags.DEFINE_list("networks", list(TASKS), "Which networks.")
+_NETWORKS = flags.DEFINE_list("networks", list(IMAGE_TASKS), "Which networks.")
 _STRUCTURES = flags.DEFINE_list(
     "structures",
     None,
@@ -54,7 +57,7 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 # Every method of the tables, in their order.
-NAMES = list(dict.fromkeys(name for recipes in RECIPES.values() for name in recipes))
+NAMES = list(dict.fromkeys(name for kind in RECIPES.values() for name in kind))
 # What SCP makes its probabilities of, LeNet does not have.
 _CANNOT = {"lenet": ("scp",)}
 # Where the outside check is made; it is slow.
@@ -69,6 +72,22 @@ def structures() -> list[str]:
     """The columns of the tables."""
     given: list[str] | None = _STRUCTURES.value
     return given or (_FEW if _QUICK.value else _ALL)
+
+
+def recipes(network: str, kind: str) -> dict[str, tuple[Training, ...]]:
+    """The candidates of each method for a network and a kind of structure."""
+    return (TEXT_RECIPES if network in TEXT_TASKS else RECIPES)[kind]
+
+
+def learned(network: str) -> dict[str, tuple[str, float, float]]:
+    """What brings the methods that learn their sparsity to their target."""
+    return TEXT_LEARNED if network in TEXT_TASKS else LEARNED
+
+
+def optimizer_of(network: str, wanted: str) -> str:
+    """The optimizer that is wanted; where a network has no rate for it, its own."""
+    known = list(TASKS[network].learning_rates)
+    return wanted if wanted in known else known[0]
 
 
 def kind_of(structure: str) -> str:
@@ -96,7 +115,7 @@ def training(
         network=network,
         structure=structure,
         seed=seed,
-        optimizer=optimizer,
+        optimizer=optimizer_of(network, optimizer),
         arguments=recipe.arguments | arguments,
         **({"epochs": 2, "images": 6000} if _QUICK.value else {}),
     )
@@ -112,36 +131,37 @@ def tuned_at(structure: str) -> str:
 def tune(network: str, kind: str, results: Results) -> None:
     """Runs all candidates of all methods for one network."""
     places = dict.fromkeys(tuned_at(s) for s in structures() if kind_of(s) == kind)
+    network = TASKS[network].tuned_as or network
     candidates = [
         training(network, place, recipe)
         for place in places
-        for name in chosen_methods(network, kind)
-        for recipe in RECIPES[kind][name]
-        if len(RECIPES[kind][name]) > 1
+        for name, found in recipes(network, kind).items()
+        for recipe in found
+        if len(found) > 1 and name in chosen_methods(network, kind)
     ]
     run_all(candidates, results, _JOBS.value)
 
 
 def best(network: str, structure: str, name: str, results: Results) -> Training:
     """The candidate of the best validation accuracy; the first one until tuned."""
-    kind = kind_of(structure)
+    tuned_as = TASKS[network].tuned_as or network
 
     def accuracy(recipe: Training) -> float:
-        row = results[training(network, tuned_at(structure), recipe)]
+        row = results[training(tuned_as, tuned_at(structure), recipe)]
         return row["validation"] if row else -1.0
 
-    return max(RECIPES[kind][name], key=accuracy)
+    return max(recipes(network, kind_of(structure))[name], key=accuracy)
 
 
 def chosen_methods(network: str, kind: str) -> list[str]:
     """The methods that are asked for and can prune in this kind of structure."""
-    wanted = _METHODS.value or list(RECIPES[kind])
+    wanted = _METHODS.value or list(recipes(network, kind))
     return [name for name in wanted if can_prune(network, kind, name)]
 
 
 def can_prune(network: str, kind: str, name: str) -> bool:
     """Whether a method can prune a network in this kind of structure."""
-    return name in RECIPES[kind] and name not in _CANNOT.get(network, ())
+    return name in recipes(network, kind) and name not in _CANNOT.get(network, ())
 
 
 def is_cell(network: str, structure: str, name: str) -> bool:
@@ -159,7 +179,7 @@ def final(network: str, structure: str, name: str, results: Results) -> list[Tra
         reached = reach(network, recipe, results)
         if structure not in reached:
             return []
-        arguments = {LEARNED[name][0]: reached[structure]}
+        arguments = {learned(network)[name][0]: reached[structure]}
     return [
         training(network, structure, recipe, seed, _OPTIMIZER.value, **arguments)
         for seed in range(seeds)
@@ -171,7 +191,13 @@ def find_learned(network: str, results: Results) -> None:
     # In threads, because a search waits for one training after another.
     with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool:
         searches = [
-            pool.submit(reach, network, UNSTRUCTURED[name][0], results, may_train=True)
+            pool.submit(
+                reach,
+                network,
+                recipes(network, "unstructured")[name][0],
+                results,
+                may_train=True,
+            )
             for name in chosen_methods(network, "unstructured")
             if name in LEARNED
         ]
@@ -183,7 +209,7 @@ def reach(
     network: str, recipe: Training, results: Results, may_train: bool = False
 ) -> dict[str, float]:
     """The argument that brings a learned sparsity to each level, as far as searched."""
-    name, low, high = LEARNED[recipe.method]
+    name, low, high = learned(network)[recipe.method]
     tried: dict[float, float] = {}
     reached = {}
     for level in (s for s in structures() if kind_of(s) == "unstructured"):
@@ -241,7 +267,8 @@ def print_tables(results: Results) -> None:
             for structure in structures()
         }
         ranked = {s: rank_cells(s, rows) for s, rows in found.items()}
-        print(f"\n{network}, {_OPTIMIZER.value}: test accuracy in percent")
+        optimizer = optimizer_of(network, _OPTIMIZER.value)
+        print(f"\n{network}, {optimizer}: test accuracy in percent")
         print("| | " + " | ".join(structures()) + " | s | MB |")
         print("| --- |" + " --- |" * (len(structures()) + 2))
         for name in _METHODS.value or NAMES:
@@ -334,7 +361,7 @@ def plot_tables(results: Results, path: pathlib.Path) -> None:
     )
     for axis, network in zip(axes[0], _NETWORKS.value, strict=True):
         bests = {s: 0.0 for s in levels}
-        for name in _METHODS.value or UNSTRUCTURED:
+        for name in chosen_methods(network, "unstructured"):
             cells = {s: rows_of(network, s, name, results) for s in levels}
             tests = {s: [row["test"] for row in rows] for s, rows in cells.items()}
             known = [s for s in levels if tests[s]]

@@ -8,11 +8,20 @@ large images early, because there the time goes and not the weights.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import common  # noqa: F401  # before the others: it finds the examples
+import data
 from accuracy_layers import FastConv2D, FastDepthwiseConv2D
+
+
+@functools.cache
+def load_images() -> data.ImageData:
+    """Fashion-MNIST, a tenth of it for validation."""
+    return data.load("fashion_mnist", None, validation_fraction=0.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +32,18 @@ class Task:
         build: makes the network with a `keras` (or `tf_keras`) module, from images
             `(28, 28, 1)` to 10 logits.
         epochs: of the whole training.
-        images: how many of the 54 000 training images: whole batches, so that one
-            program serves all steps.
-        batch_size: images in a step.
+        images: how many of the training examples: whole batches, so that one program
+            serves all steps.
+        batch_size: examples in a step.
         learning_rates: at the start, by the name of the optimizer; then a cosine.
         channel_sparsity: the part of the channels, the same everywhere, without which
             half of the multiplications are left.
+        load: the data, with `x_train`, `y_train` and so on.
+        preload: the module that reads, once for many processes, what all need.
+        prune: arguments of `prune_model` for all methods.
+        part: what the path of a kernel has that can be pruned, a regular expression.
+        tuned_as: the task whose candidates were compared for this one, too.
+        teacher: the task of which a dense network teaches, by distillation.
     """
 
     build: Callable[[Any], Any]
@@ -37,6 +52,12 @@ class Task:
     batch_size: int
     learning_rates: dict[str, float]
     channel_sparsity: float
+    load: Callable[[], Any] = load_images
+    preload: str = "accuracy_preload"
+    prune: dict[str, Any] = dataclasses.field(default_factory=dict)
+    part: str = ""
+    tuned_as: str = ""
+    teacher: str = ""
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,5 +1,6 @@
 """What every training needs, read once before the processes are forked."""
 
-import accuracy_training
+import accuracy_networks
+import accuracy_training  # noqa: F401
 
-accuracy_training.load_images()
+accuracy_networks.load_images()

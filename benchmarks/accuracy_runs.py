@@ -45,6 +45,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_USE_LEGACY_KERAS": "1",
+    # Its threads would not survive the fork.
+    "TOKENIZERS_PARALLELISM": "false",
 }
 
 Row = dict[str, Any]
@@ -58,10 +60,20 @@ class Results:
         self.rows: dict[str, Row] = {}
         self._lock = threading.Lock()
         if path.exists():
-            with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    figures = {name: float(row[name]) for name in FIGURES}
-                    self.rows[_key(_training(row))] = figures
+            self._read()
+
+    def _read(self) -> None:
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            found = [(_training(row), row) for row in reader]
+            columns = list(reader.fieldnames or ())
+        for training, row in found:
+            self.rows[_key(training)] = {name: float(row[name]) for name in FIGURES}
+        if columns != [*_DEFAULTS, *FIGURES]:
+            # Written before a setting was new: its columns come to be those of now.
+            self.path.unlink()
+            for training, row in found:
+                self.add(training, {name: float(row[name]) for name in FIGURES})
 
     def __getitem__(self, training: Training) -> Row | None:
         """The figures of a training; None if it has not been run."""
@@ -90,7 +102,8 @@ def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
     if not left:
         return
     start, finished = time.perf_counter(), 0
-    with _processes(min(jobs, len(left))) as pool:
+    preload = dict.fromkeys(training.task.preload for training in left)
+    with _processes(min(jobs, len(left)), list(preload)) as pool:
         futures = {pool.submit(accuracy_training.run, one): one for one in left}
         for future in concurrent.futures.as_completed(futures):
             training, figures = futures[future], future.result()
@@ -105,14 +118,14 @@ def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
             )
 
 
-def _processes(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
+def _processes(jobs: int, preload: list[str]) -> concurrent.futures.ProcessPoolExecutor:
     """A fresh process for each training, from one that has imported everything."""
     os.environ.update(_ENVIRONMENT)
     # The process that forks finds modules by it alone (CPython 3.11 to 3.13).
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     context = multiprocessing.get_context("forkserver")
     # Keras on JAX imports TensorFlow, too, but not before it needs it.
-    context.set_forkserver_preload(["tensorflow", "accuracy_preload"])
+    context.set_forkserver_preload(["tensorflow", *preload])
     return concurrent.futures.ProcessPoolExecutor(
         jobs, mp_context=context, max_tasks_per_child=1, initializer=_take_core
     )
@@ -169,5 +182,7 @@ def _training(row: dict[str, str]) -> Training:
     values: dict[str, Any] = {}
     for name, default in _DEFAULTS.items():
         kind = type(default)
+        if name not in row:
+            continue
         values[name] = json.loads(row[name]) if kind is dict else kind(row[name])
     return Training(**values)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
+import os
+import pathlib
+import re
 import time
 import warnings
 from typing import Any
 
 import common  # before the others: it finds the examples and quiets TensorFlow
-import data
 import keras
 import numpy as np
 from accuracy_gradients import OtherGradientPDP
-from accuracy_networks import TASKS, Task
+from accuracy_networks import TASKS as IMAGE_TASKS
+from accuracy_networks import Task
+from accuracy_text import TASKS as TEXT_TASKS
 
 import pdp_keras
 from pdp_keras import methods
 from pdp_keras.methods.base import Method
+
+TASKS = IMAGE_TASKS | TEXT_TASKS
+# The networks that teach; like what is pretrained, they are made where they are missing.
+_TEACHERS = pathlib.Path("pdp_output/text_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +34,15 @@ class Training:
 
     Attributes:
         network: a key of `TASKS`.
-        optimizer: `"sgd"` (with momentum) or `"adam"`.
+        optimizer: `"sgd"` (with momentum) or `"adam"`; `"adamw"`, with warm-up, for
+            texts.
         structure: a sparsity in percent such as `"98"`, N:M such as `"2:4"`, or
             `"channel"`: half of the multiplications.
         method: as for `prune_model`; `"dense"` for none, `"tfmot"` for the magnitude
             pruning of tensorflow-model-optimization in `tf_keras`.
         seed: of the weights and of the batches.
         epochs: of the whole training; 0 for the task's.
-        images: training images; 0 for the task's.
+        images: training images (or texts); 0 for the task's.
         arguments: of the method.
         prune: of `prune_model`; `factor` for a `RelativeTemperature`, a dict as
             allocation for `GlobalMagnitude`.
@@ -89,9 +97,9 @@ def build(training: Training) -> keras.Model:
     return keras.models.clone_model(model, clone_function=regularized)
 
 
-def prune(model: keras.Model, training: Training) -> keras.Model:
-    """The model, pruned as described."""
-    arguments = dict(training.prune)
+def prune_arguments(training: Training) -> dict[str, Any]:
+    """What `prune_model` gets, but for the method."""
+    arguments = {**training.task.prune, **training.prune}
     if "factor" in arguments:
         factor = arguments.pop("factor")
         arguments["temperature"] = pdp_keras.RelativeTemperature(factor)
@@ -104,11 +112,16 @@ def prune(model: keras.Model, training: Training) -> keras.Model:
         arguments["mode"] = training.structure
     else:
         arguments["sparsity"] = float(training.structure) / 100
+    return arguments
+
+
+def prune(model: keras.Model, training: Training) -> keras.Model:
+    """The model, pruned as described."""
     if training.method == OtherGradientPDP.name:
         method: Method = OtherGradientPDP(**training.arguments)
     else:
         method = methods.deserialize({"name": training.method, **training.arguments})
-    return pdp_keras.prune_model(model, method=method, **arguments)
+    return pdp_keras.prune_model(model, method=method, **prune_arguments(training))
 
 
 def compile_for(
@@ -124,16 +137,25 @@ def compile_for(
     optimizers = {
         "sgd": lambda: keras.optimizers.SGD(rate, 0.9, weight_decay=decay),
         "adam": lambda: keras.optimizers.Adam(rate, weight_decay=decay),
+        "adamw": lambda: _adamw(training.rate * task.learning_rates["adamw"], steps),
     }
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizers[training.optimizer](), loss, metrics=["accuracy"])
 
 
-def train(training: Training, images: data.ImageData) -> dict[str, Any]:
-    """Trains once; the figures of the stripped model."""
+def train(
+    training: Training, data: Any, keep: pathlib.Path | None = None
+) -> dict[str, Any]:
+    """Trains once; the figures of the stripped model.
+
+    Args:
+        training: what.
+        data: that of its task.
+        keep: a file for the stripped model.
+    """
     task = training.task
     epochs = task.epochs
-    x, y = images.x_train[: task.images], images.y_train[: task.images]
+    x, y = _first(data.x_train, task.images), data.y_train[: task.images]
 
     def fit(model: keras.Model, epochs: int, callbacks: Any = ()) -> Any:
         keras.utils.set_random_seed(training.seed)  # The same batches for everyone.
@@ -147,6 +169,7 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
         )
 
     keras.utils.set_random_seed(training.seed)
+    teacher = load_teacher(training) if task.teacher else None
     model = build(training)
     before, start = common.process_megabytes("VmRSS"), time.perf_counter()
     dense_epochs = round(training.pretraining * epochs)
@@ -154,12 +177,14 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
         compile_for(model, training, dense_epochs)
         fit(model, dense_epochs)
     if training.method == "dense":
-        compile_for(model, training, epochs)
-        history = fit(model, epochs)
+        learner = _distilled(teacher, model) if teacher else model
+        compile_for(learner, training, epochs)
+        history = fit(learner, epochs)
     else:
         left = epochs - dense_epochs
         pruned = prune(model, training)
-        learner = _distilled(model, pruned) if dense_epochs else pruned
+        teacher = model if dense_epochs else teacher
+        learner = _distilled(teacher, pruned) if teacher else pruned
         compile_for(learner, training, left)
         callback = pdp_keras.PDPScheduleCallback(
             warmup_epochs=training.warmup * left,
@@ -172,8 +197,10 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
             warnings.filterwarnings("ignore", message=".*before they have reached")
             model = pdp_keras.strip_pruning(pruned)
     seconds = time.perf_counter() - start
+    if keep is not None:
+        model.save(keep)
     return {
-        **_describe(model, images),
+        **_describe(model, data, task.part),
         "loss": history.history["loss"][-1],
         "macs": pdp_keras.count_macs(model),
         "seconds": seconds,
@@ -181,17 +208,31 @@ def train(training: Training, images: data.ImageData) -> dict[str, Any]:
     }
 
 
-def _describe(model: Any, images: data.ImageData) -> dict[str, float]:
-    kernels = [v.numpy() for v in model.trainable_variables if len(v.shape) > 1]
+def _first(inputs: Any, count: int) -> Any:
+    """The first examples of an array, or of a dict of arrays."""
+    return keras.tree.map_structure(lambda values: values[:count], inputs)
+
+
+def sparsity(model: Any, part: str = "") -> float:
+    """The fraction of zeros of the trained kernels whose path has this part."""
+    kernels = [
+        keras.ops.convert_to_numpy(v)
+        for v in model.trainable_variables
+        if len(v.shape) > 1 and re.search(part, v.path)
+    ]
     zeros = sum(np.count_nonzero(kernel == 0) for kernel in kernels)
+    return zeros / sum(kernel.size for kernel in kernels)
+
+
+def _describe(model: Any, data: Any, part: str = "") -> dict[str, float]:
     return {
-        "validation": common.accuracy(model, images.x_val, images.y_val),
-        "test": common.accuracy(model, images.x_test, images.y_test),
-        "sparsity": zeros / sum(kernel.size for kernel in kernels),
+        "validation": common.accuracy(model, data.x_val, data.y_val),
+        "test": common.accuracy(model, data.x_test, data.y_test),
+        "sparsity": sparsity(model, part),
     }
 
 
-def train_with_tfmot(training: Training, images: data.ImageData) -> dict[str, Any]:
+def train_with_tfmot(training: Training, data: Any) -> dict[str, Any]:
     """The same with TFMOT: each kernel by itself, on its own cubic schedule."""
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
@@ -215,8 +256,8 @@ def train_with_tfmot(training: Training, images: data.ImageData) -> dict[str, An
     model = sparse.prune_low_magnitude(model, schedule)
     compile_for(model, training, task.epochs, tf_keras)
     history = model.fit(
-        images.x_train[: task.images],
-        images.y_train[: task.images],
+        data.x_train[: task.images],
+        data.y_train[: task.images],
         batch_size=task.batch_size,
         epochs=task.epochs,
         callbacks=[sparse.UpdatePruningStep()],
@@ -225,7 +266,7 @@ def train_with_tfmot(training: Training, images: data.ImageData) -> dict[str, An
     model = sparse.strip_pruning(model)
     seconds = time.perf_counter() - start
     return {
-        **_describe(model, images),
+        **_describe(model, data),
         "loss": history.history["loss"][-1],
         "macs": math.nan,
         "seconds": seconds,
@@ -242,13 +283,26 @@ def _distilled(teacher: keras.Model, student: keras.Model) -> keras.Model:
     )
 
 
-@functools.cache
-def load_images() -> data.ImageData:
-    """Fashion-MNIST, a tenth of it for validation."""
-    return data.load("fashion_mnist", None, validation_fraction=0.1)
+def load_teacher(training: Training) -> keras.Model:
+    """The dense network that teaches a task, of seed 0; trained if it is missing."""
+    name = training.task.teacher
+    file = _TEACHERS / f"teacher_{name}.keras"
+    if not file.exists():
+        dense = Training(name, "dense", "dense", optimizer=training.optimizer)
+        # Another process may be making it, too.
+        unfinished = file.with_name(f"{os.getpid()}_{file.name}")
+        train(dense, dense.task.load(), unfinished)
+        unfinished.replace(file)
+    return keras.models.load_model(file)
+
+
+def _adamw(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
+    import text_bert  # it wants keras_hub, which images do without
+
+    return text_bert.new_optimizer(learning_rate, steps)
 
 
 def run(training: Training) -> dict[str, float]:
     """The figures of one training, in a process that has just begun."""
     trainer = train_with_tfmot if training.method == "tfmot" else train
-    return trainer(training, load_images())
+    return trainer(training, training.task.load())

@@ -84,10 +84,16 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> tokenizers.Tokenizer:
 
 
 def tokenize(
-    tokenizer: tokenizers.Tokenizer, first: list[str], second: list[str] | None
+    tokenizer: tokenizers.Tokenizer,
+    first: list[str],
+    second: list[str] | None,
+    length: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Texts, or pairs of them, as inputs of a BERT: int32, `(examples, length)`."""
-    length = LENGTHS[second is not None]
+    """Texts, or pairs of them, as inputs of a BERT: int32, `(examples, length)`.
+
+    Without a length it is that of `LENGTHS`.
+    """
+    length = length or LENGTHS[second is not None]
     tokenizer.enable_padding(length=length)
     tokenizer.enable_truncation(length)
     texts = first if second is None else list(zip(first, second, strict=True))

@@ -117,6 +117,40 @@ def test_frozen_layers_stay_frozen():
     assert prune_model(model).trainable_variables == []
 
 
+@keras.saving.register_keras_serializable("pdp_keras_tests")
+class Backbone(keras.Model):
+    """A graph that its constructor makes: its config knows of no frozen layer."""
+
+    def __init__(self, width=4, **kwargs):
+        inputs = keras.Input((4,))
+        x = layers.Dense(width, name="first")(inputs)
+        x = layers.BatchNormalization(name="norm")(x)
+        super().__init__(inputs, layers.Dense(width, name="second")(x), **kwargs)
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width, "name": self.name, "trainable": self.trainable}
+
+
+def test_what_is_frozen_inside_a_backbone_stays_so():
+    backbone = Backbone(name="backbone")
+    backbone.get_layer("first").trainable = False
+    backbone.get_layer("norm").trainable = False
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(backbone(inputs)))
+    frozen = ["first/kernel", "first/bias", "norm/gamma", "norm/beta"]
+    trained = ["second/kernel", "second/bias", "head/kernel", "head/bias"]
+    for filters in (None, "second", "first"):
+        pruned = prune_model(model, 0.5, filters=filters)
+        models.set_zeros(pruned)
+        for made in (pruned, strip_pruning(pruned)):
+            assert [v.path for v in made.trainable_variables] == trained
+            left = {v.path for v in made.non_trainable_variables}
+            assert left >= set(frozen)
+            norm = made.get_layer("backbone").get_layer("norm")
+            assert not norm.trainable  # it does not update its statistics
+
+
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from pdp_keras.configs import FINITE, NOT_NEGATIVE, argument
+from pdp_keras.configs import FINITE, NOT_NEGATIVE, POSITIVE, argument
 from pdp_keras.masks import read, with_gradient
 from pdp_keras.methods.base import Extra, Method, Tensor, Weight
 
@@ -28,6 +28,9 @@ class STR(Method):
     Args:
         initial: what p starts from; sigmoid(-6) is a threshold of 0.0025.
         decay: of p; in the paper that of the weights.
+        rate: p is this times the variable that is trained. With Adam, whose steps do
+            not depend on the size of a gradient, p learns so many times faster than
+            the weights: at a learning rate for fine-tuning it hardly moves with 1.
 
     Example:
 
@@ -38,33 +41,37 @@ class STR(Method):
 
     initial: float = argument(FINITE, -6.0)
     decay: float = argument(NOT_NEGATIVE, 1e-2)
+    rate: float = argument(POSITIVE, 1.0)
 
     name = "str"
     learns_sparsity = sets_zeros = True
 
     def extras(self) -> dict[str, Extra]:
         """The trainable scalar."""
-        return {"threshold": Extra((), initial=self.initial, trainable=True)}
+        return {
+            "threshold": Extra((), initial=self.initial / self.rate, trainable=True)
+        }
 
     def masked(self, weight: Weight) -> Tensor:
         """The weights, each nearer to 0 by the threshold."""
 
-        def gradient(upstream: Tensor, weights: Tensor, p: Tensor) -> Any:
+        def gradient(upstream: Tensor, weights: Tensor, variable: Tensor) -> Any:
+            p = self.rate * variable
             threshold = ops.sigmoid(p)
             kept = ops.where(ops.abs(weights) > threshold, upstream, 0.0 * upstream)
             slope = threshold * (1.0 - threshold)
             of_p = -slope * ops.sum(ops.sign(weights) * kept) + self.decay * p
-            return kept, of_p
+            return kept, self.rate * of_p
 
         weights = ops.cast(weight.variable.value, "float32")
         # A tensor: TensorFlow's eager code refuses to differentiate by a variable here.
         p = ops.cast(weight.extras["threshold"].value, "float32")
-        return with_gradient(_soft_thresholded, gradient, weights, p)
+        return with_gradient(self._soft_thresholded, gradient, weights, p)
 
     def hard_masked(self, weight: Weight) -> Tensor:
         """The same."""
         weights = ops.cast(weight.variable.value, "float32")
-        return _soft_thresholded(weights, weight.extras["threshold"].value)
+        return self._soft_thresholded(weights, weight.extras["threshold"].value)
 
     def count(self, weights: Sequence[Any]) -> None:
         """Counts what the thresholds prune."""
@@ -72,6 +79,6 @@ class STR(Method):
             pruned = read(weight.hard_masked()) == 0
             weight.zeros.assign(int(pruned.sum()))
 
-
-def _soft_thresholded(weights: Tensor, p: Tensor) -> Tensor:
-    return ops.sign(weights) * ops.relu(ops.abs(weights) - ops.sigmoid(p))
+    def _soft_thresholded(self, weights: Tensor, variable: Tensor) -> Tensor:
+        threshold = ops.sigmoid(self.rate * variable)
+        return ops.sign(weights) * ops.relu(ops.abs(weights) - threshold)

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from pdp_keras.configs import NOT_NEGATIVE, argument, number
+from pdp_keras.configs import NOT_NEGATIVE, POSITIVE, argument, number
 from pdp_keras.masks import read, smallest
 from pdp_keras.methods.base import Extra, Tensor, Weight
 from pdp_keras.methods.learned_scores import LearnedScores
@@ -28,7 +28,10 @@ class Movement(LearnedScores):
                     every step
         gradient:   mask for w; upstream * w for the scores
 
-    Sanh, Wolf and Rush, NeurIPS 2020, arXiv:2005.07683, section 4.
+    Sanh, Wolf and Rush, NeurIPS 2020, arXiv:2005.07683, section 4. There the scores
+    have a learning rate of their own. Here they need none: they start at 0, and with
+    SGD as with Adam another rate stretches all of them alike, which leaves their order,
+    and so the mask, as it is.
 
     Example:
 
@@ -60,9 +63,19 @@ class SoftMovement(LearnedScores):
     Transformer; with unequal ones it would empty the smallest layer before the others
     have lost anything.)
 
+    A score goes when it has fallen to -2.2, where its sigmoid is a tenth. At the
+    learning rate of the weights it never comes that far within a fine-tuning; where a
+    force drives it there in spite of that, all scores fall together. So S is `rate`
+    times a variable that starts at 0: with Adam, `rate` is the learning rate of the
+    scores in units of that of the weights (in the paper 1e-2 and 3e-5), with SGD the
+    square root of that.
+
     Args:
-        force: how strongly scores are lowered.
+        force: how strongly scores are lowered. The paper's is for the 85 million
+            weights of BERT-base; a small network wants one that is smaller in
+            proportion.
         threshold: what sigmoid(S) must be above in the end, in (0, 0.5).
+        rate: how much faster the scores learn than the weights.
 
     Example:
 
@@ -73,6 +86,7 @@ class SoftMovement(LearnedScores):
 
     force: float = argument(NOT_NEGATIVE, 400.0)
     threshold: float = argument(_THRESHOLD, 0.1)
+    rate: float = argument(POSITIVE, 333.0)
 
     name = "soft_movement"
     learns_sparsity = sets_zeros = True
@@ -98,15 +112,16 @@ class SoftMovement(LearnedScores):
             weight.zeros.assign(int((~read(self.mask(weight))).sum()))
 
     def mask(self, weight: Weight) -> Tensor:
-        """Scores whose sigmoid is above the threshold."""
-        scores = ops.convert_to_tensor(weight.extras["scores"])
+        """Scores whose sigmoid is not below the threshold."""
+        scores = self.rate * ops.convert_to_tensor(weight.extras["scores"])
         limit = self.threshold * ops.convert_to_tensor(weight.extras["position"])
-        return ops.sigmoid(scores) > limit
+        # A sigmoid that underflows is not below a threshold of 0: nothing is pruned yet.
+        return ops.sigmoid(scores) >= limit
 
     def score_gradient(
         self, weight: Weight, straight: Tensor, scores: Tensor
     ) -> Tensor:
         """With the gradient of the force's loss."""
-        sigmoid = ops.sigmoid(scores)
+        sigmoid = ops.sigmoid(self.rate * scores)
         push = ops.convert_to_tensor(weight.extras["push"])
-        return straight + push * sigmoid * (1.0 - sigmoid)
+        return self.rate * (straight + push * sigmoid * (1.0 - sigmoid))

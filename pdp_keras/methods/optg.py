@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from pdp_keras.configs import NOT_NEGATIVE, argument
+from pdp_keras.configs import NOT_NEGATIVE, POSITIVE_INTEGER, argument
 from pdp_keras.masks import read, read_integer
 from pdp_keras.methods.base import Extra, Tensor, Weight
 from pdp_keras.methods.learned_scores import LearnedScores
@@ -24,17 +24,20 @@ class OptG(LearnedScores):
 
         training:   mask * w
         gradient:   mask for w; upstream * w for the scores, times `rate`
-        masks:      once an epoch, the lowest scores of the whole model go
+        masks:      a hundred times in a run, or once an epoch if that is more often,
+                    the lowest scores of the whole model go
         sparsity:   s * rate, rate = sigmoid(steepness (p - 1/2)), p the part of the
                     run that is done
 
-    Zhang et al., arXiv:2201.12826, section 3. Their public code has a steepness of 1 an
-    epoch, which is 100 here for a run of 100 epochs; short runs want a gentler one. The
+    Zhang et al., arXiv:2201.12826, section 3. There a run has a hundred epochs and a
+    mask for each. Their public code has a steepness of 1 an epoch, which is 100 here
+    for a run of 100 epochs; short runs want a gentler one. The
     rate multiplies the gradient of the scores: under SGD that is their learning rate,
     as there; Adam divides it out again.
 
     Args:
         steepness: of the sigmoid.
+        masks: how many a run has at least; with 1, one an epoch.
 
     Example:
 
@@ -42,6 +45,7 @@ class OptG(LearnedScores):
     """
 
     steepness: float = argument(NOT_NEGATIVE, 20.0)
+    masks: int = argument(POSITIVE_INTEGER, 100)
 
     name = "optg"
     reallocates = True
@@ -54,18 +58,24 @@ class OptG(LearnedScores):
         }
 
     def fraction(self, moment: Moment, shape: str | None = None) -> float:
-        """The sigmoid; 1 in the last tenth, or the last epoch if that is longer.
+        """The sigmoid; 1 in the last tenth, or from the last mask if that is longer.
 
         Warm-up and ramp are not used.
         """
         del shape
-        # Masks are made once an epoch, so that the last epoch has the last mask.
-        last = min(0.9 * moment.epochs, moment.epochs - 1)
+        # What is left of a run when its last mask is made, in epochs.
+        rest = self._interval(moment) / (moment.steps_per_epoch or 1)
+        last = min(0.9 * moment.epochs, moment.epochs - rest)
         return 1.0 if moment.done > last else self._rate(moment)
 
     def is_due(self, moment: Moment) -> bool:
-        """Once an epoch."""
-        return moment.passes(moment.steps_per_epoch)
+        """As often as there are to be masks."""
+        return moment.passes(self._interval(moment))
+
+    def _interval(self, moment: Moment) -> int:
+        """Steps from one mask to the next; 1, an epoch, where it goes by epoch."""
+        an_epoch = moment.steps_per_epoch
+        return max(1, min(an_epoch, moment.epochs * an_epoch // self.masks))
 
     def rankings(self, weights: Sequence[Any]) -> list[np.ndarray]:
         """The scores, moved so that the least of the model is 0."""

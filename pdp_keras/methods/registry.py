@@ -45,6 +45,11 @@ METHODS: dict[str, Any] = {
         SCP,
     )
 }
+# What the arguments that a method has got since would have been in older files.
+_BEFORE: dict[str, dict[str, Any]] = {
+    "optg": {"masks": 1},
+    "soft_movement": {"rate": 1.0},
+}
 # Names under which the literature knows some of them, too.
 _ALIASES = {"idp": "pdp", "magnitude": "gmp"}
 
@@ -121,5 +126,18 @@ def deserialize(config: dict[str, Any]) -> Method:
     Raises:
         ValueError: unless it is such a dict.
     """
-    method: Method = make(METHODS, "the method", config)
+    method: Method = make(METHODS, "the method", _completed(config))
     return method
+
+
+def _completed(config: Any) -> Any:
+    """The config, with what did not exist yet when it was saved.
+
+    A file has all arguments that there were; a dict of a user, only some.
+    """
+    name = config.get("name") if isinstance(config, dict) else None
+    if not isinstance(name, str) or name not in _BEFORE:
+        return config
+    arguments = {field.name for field in dataclasses.fields(METHODS[name])}
+    is_older = arguments - set(config) == set(_BEFORE[name])
+    return {**config, **_BEFORE[name]} if is_older else config

@@ -8,8 +8,8 @@ from wrapped import assert_computes, computed, gradients, random_kernel, wrap
 from pdp_keras.methods import STR
 
 
-def wrap_at(kernel, p, decay=0.0):
-    return wrap(kernel, STR(initial=p, decay=decay))
+def wrap_at(kernel, p, decay=0.0, rate=1.0):
+    return wrap(kernel, STR(initial=p, decay=decay, rate=rate))
 
 
 # sigmoid(0) is 1/2 in any precision. id: kernel, what is left
@@ -39,9 +39,10 @@ def test_the_threshold_of_one_half(kernel, left):
 
 @pytest.mark.parametrize("p", [-6.0, -2.0, 0.5])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_random_weights_against_the_formula(p, decay):
+@pytest.mark.parametrize("rate", [1.0, 100.0])
+def test_random_weights_against_the_formula(p, decay, rate):
     kernel, upstream = random_kernel(6, 5), random_kernel(6, 5, seed=1)
-    wrapper, _ = wrap_at(kernel, p, decay)
+    wrapper, _ = wrap_at(kernel, p, decay, rate)
     expected = reference_methods.soft_threshold(kernel, p)
     left = computed(wrapper, training=True)
     np.testing.assert_allclose(left, expected, rtol=1e-5, atol=1e-7)
@@ -50,7 +51,7 @@ def test_random_weights_against_the_formula(p, decay):
         kernel, p, upstream, decay
     )
     np.testing.assert_array_equal(found["kernel"], of_weights.astype("float32"))
-    np.testing.assert_allclose(found["threshold"], of_p, rtol=1e-5)
+    np.testing.assert_allclose(found["threshold"], rate * of_p, rtol=1e-4)
 
 
 def test_the_gradient_of_the_threshold_is_that_of_the_formula():

@@ -122,6 +122,25 @@ def test_errors_of_a_config(config):
         methods.get(config)
 
 
+# What a file of before has, and what a user may write. id: config, argument, value
+OLDER = {
+    "masks once an epoch": ({"name": "optg", "steepness": 20.0}, "masks", 1),
+    "scores as fast as weights": (
+        {"name": "soft_movement", "force": 400.0, "threshold": 0.1},
+        "rate",
+        1.0,
+    ),
+    "a user's optg": ({"name": "optg"}, "masks", 100),
+    "a user's soft movement": ({"name": "soft_movement", "force": 4.0}, "rate", 333.0),
+    "a new file": ({"name": "optg", "steepness": 20.0, "masks": 7}, "masks", 7),
+}
+
+
+@pytest.mark.parametrize(("config", "argument", "value"), OLDER.values(), ids=OLDER)
+def test_older_files_go_on_as_they_were(config, argument, value):
+    assert getattr(methods.deserialize(config), argument) == value
+
+
 # Every argument of every method, what it must be, and what it is not.
 FRACTION = "a number in [0, 1]"
 POSITIVE = "a positive number"
@@ -131,7 +150,9 @@ ARGUMENTS = {
     ("pdp_paper", "max_gain"): ("a positive number, or None", [-1.0, math.nan]),
     ("str", "initial"): ("a finite number", [math.nan, math.inf, "-6", None]),
     ("str", "decay"): (NOT_NEGATIVE, [-0.01, math.nan, "0.01", None]),
+    ("str", "rate"): (POSITIVE, [0, -1, math.inf, "1", None]),
     ("optg", "steepness"): (NOT_NEGATIVE, [-1, math.inf, "20", None]),
+    ("optg", "masks"): ("a positive integer", [0, -1, 1.5, "100", True]),
     ("granet", "exchanged"): (FRACTION, [5, -0.1, math.nan, "0.5", None, True]),
     ("granet", "exchanged_last"): (FRACTION, [5, "0.5"]),
     ("granet", "frequency"): ("a positive integer", [0, -1, 1.5, "100", True]),
@@ -144,6 +165,7 @@ ARGUMENTS = {
         "in (0, 0.5): scores start at 0, whose sigmoid is 0.5",
         [0.5, 0, math.nan, "0.1", None],
     ),
+    ("soft_movement", "rate"): (POSITIVE, [0, -1, math.nan, "333", None]),
     ("pofa", "frequency"): ("a positive integer", [0, -1, 1.5, "100"]),
     ("sr_ste", "decay"): (NOT_NEGATIVE, [-1, math.inf, "0.1", None]),
     ("scp", "force"): (POSITIVE, [0, math.nan, "0.1", None]),

@@ -60,7 +60,7 @@ def test_fraction():
 
 # id: position of the ramp, scores, what is left
 LIMITS = {
-    "before the ramp": (0.0, [[-30, -3], [0, 9]], KERNEL),
+    "before the ramp": (0.0, [[-300, -3], [0, 9]], KERNEL),
     "below the limit of 0.4": (1.0, [[-0.5, -0.3], [0, 9]], [[0, -4], [3, -2]]),
     "half way, a limit of 0.2": (0.5, [[-1.5, -1.3], [0, 9]], [[0, -4], [3, -2]]),
     "scores of 0 are kept": (1.0, [[0, 0], [0, 0]], KERNEL),
@@ -71,16 +71,16 @@ LIMITS = {
 
 @pytest.mark.parametrize(("position", "scores", "left"), LIMITS.values(), ids=LIMITS)
 def test_scores_below_the_limit_are_pruned(position, scores, left):
-    wrapper, weight = wrap(KERNEL, SoftMovement(threshold=0.4))
-    weight.extras["scores"].assign(scores)
+    wrapper, weight = wrap(KERNEL, SoftMovement(threshold=0.4, rate=4.0))
+    weight.extras["scores"].assign(np.divide(scores, 4))
     weight.extras["position"].assign(position)
     assert_computes(wrapper, left)
 
 
 @pytest.mark.parametrize(("epoch", "position"), [(1, 0), (2, 0.271), (11, 1), (19, 1)])
 def test_update_moves_the_limit_and_counts(epoch, position):
-    wrapper, weight = wrap(KERNEL, SoftMovement(threshold=0.4))
-    weight.extras["scores"].assign([[-1.5, -3], [-9, 0]])
+    wrapper, weight = wrap(KERNEL, SoftMovement(threshold=0.4, rate=2.0))
+    weight.extras["scores"].assign([[-0.75, -1.5], [-4.5, 0]])
     weight.method.update([weight], at_epoch(epoch))
     weight.method.count([weight])
     found = float(weight.extras["position"].numpy())
@@ -90,13 +90,14 @@ def test_update_moves_the_limit_and_counts(epoch, position):
     assert zeros == (0 if epoch == 1 else 2 if epoch == 2 else 3)
 
 
+@pytest.mark.parametrize("rate", [1.0, 30.0])
 @pytest.mark.parametrize(("epoch", "position"), [(1, 0.0), (2, 0.271), (11, 1.0)])
-def test_gradients_of_soft_movement(epoch, position):
-    """d/dS of sum(upstream * mask * w) + force * f * mean(sigmoid(S))."""
+def test_gradients_of_soft_movement(epoch, position, rate):
+    """d/dV of sum(upstream * mask * w) + force * f * mean(sigmoid(S)), S = rate V."""
     kernel, upstream = random_kernel(6, 5), random_kernel(6, 5, seed=1)
     scores = np.float64(random_kernel(6, 5, seed=2))
-    wrapper, weight = wrap(kernel, SoftMovement(force=7.0))
-    weight.extras["scores"].assign(scores)
+    wrapper, weight = wrap(kernel, SoftMovement(force=7.0, rate=rate))
+    weight.extras["scores"].assign(scores / rate)
     weight.method.update([weight], at_epoch(epoch))
     kept = reference.sigmoid(scores) > 0.1 * position
     found = gradients(wrapper, upstream)
@@ -106,12 +107,12 @@ def test_gradients_of_soft_movement(epoch, position):
         2 * step
     )
     expected = np.float64(upstream) * kernel + 7.0 * position * slope / 30
-    np.testing.assert_allclose(found["scores"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["scores"] / rate, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_force_is_that_of_the_mean_over_all_layers():
     """A score of a small layer is not pushed harder than one of a large layer."""
-    method = SoftMovement(force=7.0)
+    method = SoftMovement(force=7.0, rate=1.0)
     (small, few), (large, many) = (
         wrap(random_kernel(rows, 5), method) for rows in (2, 6)
     )
@@ -123,7 +124,10 @@ def test_the_force_is_that_of_the_mean_over_all_layers():
 
 
 def test_the_defaults_are_the_papers():
-    assert (SoftMovement().force, SoftMovement().threshold) == (400, 0.1)
+    method = SoftMovement()
+    assert (method.force, method.threshold) == (400, 0.1)
+    # Scores at 1e-2, weights at 3e-5.
+    assert method.rate == pytest.approx(1e-2 / 3e-5, rel=1e-2)
     assert SoftMovement().learns_sparsity and not Movement().learns_sparsity
 
 

@@ -41,16 +41,34 @@ def test_fraction():
 @pytest.mark.parametrize("epochs", [1, 2, 5, 9, 10, 11, 100])
 def test_the_last_mask_has_the_whole_target(epochs):
     """Also where an epoch is longer than the last tenth."""
+    method = OptG(masks=1)
     last = [at_step(10 * (epochs - 1), epochs=epochs), at_epoch(epochs - 1, epochs)]
-    assert all(OptG().is_due(moment) for moment in last)
-    assert [OptG().fraction(moment) for moment in last] == [1, 1]
+    assert all(method.is_due(moment) for moment in last)
+    assert [method.fraction(moment) for moment in last] == [1, 1]
     if epochs > 1:
         assert OptG().fraction(at_epoch(int(0.9 * epochs) - 1, epochs)) < 1
 
 
-def test_masks_are_made_once_an_epoch():
-    assert due_steps(OptG()) == list(range(0, 200, 10))
-    assert all(OptG().is_due(at_epoch(epoch)) for epoch in range(20))
+# masks of a run of 200 steps in 20 epochs: steps from one to the next
+INTERVALS = {1: 10, 20: 10, 50: 4, 99: 2, 100: 2, 200: 1, 1000: 1}
+
+
+@pytest.mark.parametrize(("masks", "steps"), INTERVALS.items())
+def test_masks_are_made_so_often(masks, steps):
+    method = OptG(masks=masks)
+    assert due_steps(method) == list(range(0, 200, steps))
+    assert all(method.is_due(at_epoch(epoch)) for epoch in range(20))
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "epochs"), [(250, 4), (7, 1), (3000, 2)])
+def test_a_short_run_has_as_many_masks_as_a_long_one(steps_per_epoch, epochs):
+    """With a mask an epoch a fine-tuning would go to its target in two or three."""
+    moments = [
+        at_step(i, steps_per_epoch, epochs) for i in range(steps_per_epoch * epochs)
+    ]
+    due = [moment for moment in moments if OptG().is_due(moment)]
+    assert len(due) == min(100, len(moments))
+    assert OptG().fraction(due[-1]) == 1
 
 
 # id: scores, zeros, mask
