@@ -71,9 +71,10 @@ class Results:
             self.rows[_key(training)] = {name: float(row[name]) for name in FIGURES}
         if columns != [*_DEFAULTS, *FIGURES]:
             # Written before a setting was new: its columns come to be those of now.
-            self.path.unlink()
+            new = Results(self.path.with_name(f"{self.path.name}.new"))
             for training, row in found:
-                self.add(training, {name: float(row[name]) for name in FIGURES})
+                new.add(training, {name: float(row[name]) for name in FIGURES})
+            new.path.replace(self.path)
 
     def __getitem__(self, training: Training) -> Row | None:
         """The figures of a training; None if it has not been run."""

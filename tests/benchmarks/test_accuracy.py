@@ -16,6 +16,7 @@ from pdp_keras import PDPWrapper, count_macs, methods
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import accuracy_runs
+import accuracy_training
 from accuracy_gradients import OtherGradientPDP
 from accuracy_layers import FastConv2D, FastDepthwiseConv2D
 from accuracy_networks import TASKS
@@ -97,6 +98,33 @@ def test_a_killed_comparison_goes_on_from_its_file(tmp_path):
     assert again.rows == accuracy_runs.Results(path).rows
     # Nothing is left to be run, and so no process is started.
     accuracy_runs.run_all([first], accuracy_runs.Results(path), jobs=1)
+
+
+def test_results_of_before_a_setting_was_new(tmp_path):
+    path = tmp_path / "results.csv"
+    training = dataclasses.replace(recipe("gmp"), network="lenet", structure="98")
+    figures = {name: float(i) for i, name in enumerate(accuracy_runs.FIGURES)}
+    accuracy_runs.Results(path).add(training, figures)
+    with path.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    del row["l2"]
+    path.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+    assert accuracy_runs.Results(path)[training] == figures
+    with path.open(newline="") as file:
+        (again,) = csv.DictReader(file)
+    assert list(again)[-1] == accuracy_runs.FIGURES[-1] and again["l2"] == "0.0"
+    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_regularizer_of_all_kernels(network):
+    training = dataclasses.replace(
+        recipe("gmp"), network=network, structure="98", l2=0.5
+    )
+    model = accuracy_training.build(training)
+    kernels = [v for v in model.trainable_variables if len(v.shape) > 1]
+    expected = sum(0.5 * float(np.sum(np.square(v))) for v in kernels)
+    np.testing.assert_allclose(sum(model.losses), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
