@@ -12,7 +12,8 @@ import pdp_keras
 pytestmark = [
     # The pooled output of a BERT has no part in a masked language model.
     pytest.mark.filterwarnings("ignore:Gradients do not exist for variables .'pooled"),
-    # So says Keras of every such model that it loads or copies.
+    # So says Keras of every such model that it loads or copies, pruned or not.
+    pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer"),
     pytest.mark.filterwarnings("ignore:`compile\\(\\)` was not called"),
 ]
 SLOW = pytest.mark.slow

@@ -178,7 +178,11 @@ class _Rebuilding:
     def _make_by_class(self, model: Any) -> Any:
         """None where the constructor does not make the like of the model."""
         new = remake_by_class(model, self.rebuild, self.unwrap)
-        if new is None:
+        # A model inside that no config has would be saved without its wrappers.
+        if new is None or any(
+            is_graph(old) and old.weights and self._made.get(id(old)) is not fresh
+            for old, fresh in layer_pairs(model, new)
+        ):
             return None
         self._adopt(model, new)
         return new
@@ -191,9 +195,7 @@ class _Rebuilding:
                 continue
             fresh.name = old.name  # Keras counts on in names that it makes up
             layer = fresh
-            if is_graph(old):
-                self._adopt(old, fresh)
-            elif not isinstance(old, keras.layers.InputLayer):
+            if not (is_graph(old) or isinstance(old, keras.layers.InputLayer)):
                 exchange_inside(fresh, exchanged)
                 copy_trainable(old, fresh)  # as a wrapper asks for it
                 layer = self.replace(old, fresh)

@@ -114,13 +114,14 @@ def layer_pairs(old: Any, new: Any) -> Iterator[tuple[Any, Any]]:
 
 def shared_arguments(model: Any, layer: Any) -> dict[str, Any]:
     """The arguments of a model that one of its layers has too, with the same value."""
-    names = _parameters(layer) & _parameters(model)
-    values = {name: vars(layer).get(name) for name in names if name in vars(layer)}
+    names = _parameters(layer) & _parameters(model) & vars(layer).keys()
+    found = {name: vars(layer)[name] for name in names}
     return {
         name: value
-        for name, value in values.items()
-        if (value is None or type(value) in _PLAIN)
-        and vars(model).get(name, model) == value
+        for name, value in found.items()
+        if type(value) in (*_PLAIN, type(None))
+        and type(vars(model).get(name, model)) is type(value)
+        and vars(model)[name] == value
     }
 
 
@@ -190,7 +191,11 @@ def _parameters(layer: Any) -> set[str]:
 def inner_first(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """Pairs of the layers of a model: first those that others of them have inside."""
     pairs = list(pairs)
-    known = {id(layer) for layer, _ in pairs}
+    known = {
+        id(inner)
+        for layer, _ in pairs
+        for inner in (layer._flatten_layers() if is_graph(layer) else [layer])
+    }
 
     def depth(pair: tuple[Any, Any]) -> int:
         inner = pair[0]._flatten_layers(include_self=False)

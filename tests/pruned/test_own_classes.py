@@ -143,6 +143,17 @@ def test_a_model_inside_another_keeps_its_channels_by_no_class():
     np.testing.assert_allclose(outputs(small), outputs(pruned), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["unstructured", "channel"])
+def test_a_model_inside_that_no_config_has_leads_to_a_plain_one(mode, tmp_path):
+    pruned = pruned_and_cut(own_classes.Hidden(), mode)
+    assert not isinstance(pruned, own_classes.Hidden)
+    assert len(pdp_keras.sparsity_report(pruned).rows) == 3
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for new in (loaded, pdp_keras.strip_pruning(pruned)):
+        np.testing.assert_allclose(outputs(new), outputs(pruned), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_frozen_stays_frozen(mode):
     model = randomized(own_classes.Tower())

@@ -119,3 +119,18 @@ class Tied(OwnClass):
             return self.reader(x)
 
         super().__init__(graph, units=units, name=name)
+
+
+@register
+class Hidden(OwnClass):
+    """Has a model inside that its constructor makes, and no config tells of."""
+
+    def __init__(self, units=8, name="hidden"):
+        self.inner = keras.Sequential(
+            [keras.Input((4,)), layers.Dense(units, name="a"), layers.Dense(units)]
+        )
+
+        def graph(inputs):
+            return layers.Dense(3, name="head")(self.inner(inputs))
+
+        super().__init__(graph, units=units, name=name)
