@@ -134,7 +134,12 @@ def kernels(check):
 
 
 @pytest.mark.parametrize(
-    ("mode", "name"), [(SCATTERED, "scattered"), (PAIRS, "pairs"), (FOURS, "fours")]
+    ("mode", "name"),
+    [
+        pytest.param(SCATTERED, "scattered", marks=pytest.mark.slow),
+        (PAIRS, "pairs"),
+        pytest.param(FOURS, "fours", marks=pytest.mark.slow),
+    ],
 )
 def test_deploy_check_names_the_kernel_on_each_processor(mode, name):
     model = pruned(mode)
@@ -160,6 +165,7 @@ def test_deploy_check_names_the_kernel_on_each_processor(mode, name):
             assert 'mode="unstructured"' in row.remedy
 
 
+@pytest.mark.slow
 def test_the_reason_has_the_share():
     row = next(
         row
@@ -201,10 +207,10 @@ def test_a_gate_on_a_single_pixel_is_not_called_slow():
 @pytest.mark.parametrize(
     ("mode", "target", "warns"),
     [
-        (PAIRS, "xnnpack", True),
+        pytest.param(PAIRS, "xnnpack", True, marks=pytest.mark.slow),
         (PAIRS, "xnnpack-wasm", True),
-        (PAIRS, "xnnpack-arm64", False),
-        (SCATTERED, "xnnpack-wasm", False),
+        pytest.param(PAIRS, "xnnpack-arm64", False, marks=pytest.mark.slow),
+        pytest.param(SCATTERED, "xnnpack-wasm", False, marks=pytest.mark.slow),
     ],
     ids=("pairs-both", "pairs-wasm", "pairs-arm64", "scattered-wasm"),
 )
