@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from pdp_keras import targets
 from pdp_keras.models import compile_filters, find_kernels
 from pdp_keras.modes import Block, Channel, Mode
-from pdp_keras.targets import TARGETS, deploy_check
+from pdp_keras.targets import deploy_check
 
 
 def choose_for_target(
@@ -29,6 +30,8 @@ def choose_for_target(
     Warns:
         UserWarning: if `filters` chooses layers whose zeros will not be skipped.
     """
+    if isinstance(mode, Block):
+        _check_blocks(target, mode)
     check = deploy_check(model, target)
     if isinstance(mode, Channel) or target == "generic":
         return filters
@@ -45,8 +48,6 @@ def choose_for_target(
             "below, everything runs dense and nothing is faster. "
             f"Received: sparsity={sparsity:g} with mode={mode}"
         )
-    if isinstance(mode, Block):
-        _check_blocks(target, mode)
     prunable = {path.rpartition("/")[-1] for path in check.prunable}
     if filters is None:
         return lambda layer: layer.name in prunable
@@ -67,7 +68,7 @@ def choose_for_target(
 
 def _check_blocks(target: str, mode: Block) -> None:
     """Without fast kernels a model with blocks of zeros is slower than a dense one."""
-    fast = TARGETS[target].blocks
+    fast = targets.get(target).blocks
     if fast is None or any(mode.outputs % size == 0 for size in fast):
         return
     known = f"multiples of {list(fast)} outputs" if fast else "none"

@@ -15,6 +15,7 @@ from pdp_keras.targets.report import DeployCheck, LayerCheck
 from pdp_keras.targets.xnnpack_kernels import (
     NAMES,
     PROCESSORS,
+    Processor,
     SparseKernel,
     sparse_kernel,
 )
@@ -92,8 +93,11 @@ def check_xnnpack(
         row = _row(layer, kernel, operator, graph, found)
         if row.runs == "sparse":
             taken = sparse_kernel(_in_file_order("CONV_2D", kernel))
-            row = _with_kernel(row, taken, _RUNS_ON[target])
-            if any(map(taken.is_slow_on, processors)):
+            # Vectors are of pixels: on a single one (a gate) all kernels are alike.
+            has_pixels = operator is not None and _pixels(graph.operators[operator]) > 1
+            slow = [p for p in processors if has_pixels and taken.is_slow_on(p)]
+            row = _with_kernel(row, taken, _RUNS_ON[target], slow)
+            if slow:
                 slowed.append(layer.name)
         elif row.runs != "beside":
             dense = dict.fromkeys(_RUNS_ON[target], "dense")
@@ -122,14 +126,21 @@ def check_xnnpack(
     )
 
 
+def _pixels(operator: FileOperator) -> int:
+    """Of the image that an operator reads."""
+    return int(np.prod(operator.inputs[0].shape[1:3]))
+
+
 def _with_kernel(
-    row: LayerCheck, taken: SparseKernel, names: tuple[str, ...]
+    row: LayerCheck,
+    taken: SparseKernel,
+    names: tuple[str, ...],
+    slow: list[Processor],
 ) -> LayerCheck:
     """The row with the sparse kernel of each processor, and why."""
     reason, remedy = taken.reason, ""
-    slow = [name for name in names if taken.is_slow_on(PROCESSORS[name])]
     if slow:
-        where = " and ".join(PROCESSORS[name].name for name in slow)
+        where = " and ".join(processor.name for processor in slow)
         reason += f"; {where} has only a scalar kernel for them"
         remedy = (
             "prune it"

@@ -3,9 +3,11 @@
 import re
 import warnings
 
+import keras
 import numpy as np
 import pytest
-from image_models import mobile, randomized, zero_pointwise
+from image_models import gated, mobile, randomized, zero_pointwise
+from keras import layers
 
 import pdp_keras
 from pdp_keras.models import find_kernels
@@ -132,14 +134,19 @@ def kernels(check):
 
 
 @pytest.mark.parametrize(
-    ("mode", "name"), [(SCATTERED, "scattered"), (PAIRS, "pairs"), (FOURS, "fours")]
+    ("mode", "name"),
+    [
+        pytest.param(SCATTERED, "scattered", marks=pytest.mark.slow),
+        (PAIRS, "pairs"),
+        pytest.param(FOURS, "fours", marks=pytest.mark.slow),
+    ],
 )
 def test_deploy_check_names_the_kernel_on_each_processor(mode, name):
     model = pruned(mode)
     check = pdp_keras.deploy_check(model, "xnnpack")
     assert kernels(check) == {"arm64": name, "wasm": name}
-    layers = tuple(row.layer for row in check.layers if row.runs == "sparse")
-    assert check.slowed == (() if name == "scattered" else layers)
+    sparse = tuple(row.layer for row in check.layers if row.runs == "sparse")
+    assert check.slowed == (() if name == "scattered" else sparse)
     text = str(check)
     assert ("7 of these convolutions take pairs or fours" in text) == bool(check.slowed)
     assert check.to_dict()["layers"][1]["kernels"] == {"arm64": name, "wasm": name}
@@ -158,6 +165,7 @@ def test_deploy_check_names_the_kernel_on_each_processor(mode, name):
             assert 'mode="unstructured"' in row.remedy
 
 
+@pytest.mark.slow
 def test_the_reason_has_the_share():
     row = next(
         row
@@ -182,13 +190,27 @@ def test_a_layer_without_zeros_beside_sparse_ones_is_slow_in_a_browser():
     )
 
 
+def test_a_gate_on_a_single_pixel_is_not_called_slow():
+    inputs = keras.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(8, 3, 2, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(64, 1, name="pointwise")(gated(x))
+    model = randomized(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+    kernel = model.get_layer("pointwise").kernel
+    kernel.assign(SCATTERED.hard_masked(kernel.value, 490, None))
+    check = pdp_keras.deploy_check(model, "xnnpack-wasm")
+    sparse = [row for row in check.layers if row.runs == "sparse"]
+    # The two convolutions of the gate have no zeros.
+    assert [row.kernels["wasm"] for row in sparse] == ["fours", "fours", "scattered"]
+    assert check.slowed == () and not any(row.remedy for row in sparse)
+
+
 @pytest.mark.parametrize(
     ("mode", "target", "warns"),
     [
-        (PAIRS, "xnnpack", True),
+        pytest.param(PAIRS, "xnnpack", True, marks=pytest.mark.slow),
         (PAIRS, "xnnpack-wasm", True),
-        (PAIRS, "xnnpack-arm64", False),
-        (SCATTERED, "xnnpack-wasm", False),
+        pytest.param(PAIRS, "xnnpack-arm64", False, marks=pytest.mark.slow),
+        pytest.param(SCATTERED, "xnnpack-wasm", False, marks=pytest.mark.slow),
     ],
     ids=("pairs-both", "pairs-wasm", "pairs-arm64", "scattered-wasm"),
 )
