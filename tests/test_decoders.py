@@ -32,8 +32,11 @@ TOKENS = np.random.default_rng(0).integers(1, VOCABULARY, size=(8, 6))
 INPUTS = {"token_ids": TOKENS, "padding_mask": np.ones_like(TOKENS)}
 
 
-# So says Keras of every such model that it loads or copies.
-pytestmark = pytest.mark.filterwarnings("ignore:`compile\\(\\)` was not called")
+# So says Keras of every such model that it loads or copies, pruned or not.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`compile\\(\\)` was not called"),
+    pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer"),
+]
 
 
 @pytest.fixture
