@@ -15,7 +15,7 @@ SUPPORT = Path(__file__).parent / "support"
 # All other tests run on TensorFlow: here it only checks the scripts themselves. JAX
 # compiles for most of a minute.
 SLOW = pytest.mark.slow
-CORE_ON = [pytest.param(b, marks=SLOW) for b in ("tensorflow", "jax")] + ["torch"]
+CORE_ON = [pytest.param(b, marks=SLOW) for b in ("tensorflow", "jax", "torch")]
 METHODS_ON = [pytest.param(b, marks=SLOW) for b in ("tensorflow", "jax")] + ["torch"]
 # Most of the time on JAX is spent in compiling; what is compiled runs for milliseconds.
 QUICK_TO_COMPILE = (

@@ -164,6 +164,7 @@ def test_the_report_follows_the_run():
     assert [row.zeros for row in sparsity_report(model).rows] == [60, 30]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_with_its_ramp_keeps_its_accuracy():
     """Rounding a mask that was still wide at the end once left 15 % of 99 %."""
     from sklearn.datasets import load_digits

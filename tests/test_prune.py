@@ -333,6 +333,7 @@ def test_fit_gives_the_same_weights_however_it_is_run(settings):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_subclassed_model_trains_saves_and_loads(tmp_path):
     pruned = prune_model(encoder(), 0.5)
     models.set_zeros(pruned)

@@ -225,7 +225,11 @@ def test_scores_are_float32(dtype):
     np.testing.assert_allclose(scores, [0.72**0.5, 1.28**0.5], rtol=1e-2)
 
 
-@pytest.mark.parametrize("jit_compile", (False, True), ids=("graph", "xla"))
+@pytest.mark.parametrize(
+    "jit_compile",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=("graph", "xla"),
+)
 def test_masks_in_graphs(jit_compile):
     group = make_group(MANY, 6)
 

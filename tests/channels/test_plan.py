@@ -273,6 +273,7 @@ def test_a_subclassed_model_has_groups_of_one_kernel():
     assert sparsity_report(pruned).sparsity == 0.5
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_is_trained_saved_loaded_and_stripped(tmp_path):
     model, inputs = encoder()
     pruned = prune_model(model, 0.5, "channel")

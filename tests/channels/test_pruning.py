@@ -61,6 +61,7 @@ def can_be_pruned(model):
     return True
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.data(), st.integers(0, 1000), st.sampled_from([0.3, 0.5, 0.8]))
 def test_random_graphs(data, seed, sparsity):

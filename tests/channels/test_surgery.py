@@ -205,6 +205,7 @@ def check_application(name, size):
     assert small.count_params() < 0.5 * model.count_params()
 
 
+@pytest.mark.slow
 def test_mobilenet_v2():
     check_application("MobileNetV2", 32)
 

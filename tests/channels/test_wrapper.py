@@ -289,6 +289,7 @@ def test_weights_alone_are_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(other(inputs), pruned(inputs))
 
 
+@pytest.mark.slow
 def test_two_epochs_and_two_more_equal_four(tmp_path):
     x = images(16)
     y = np.random.default_rng(3).normal(size=(16, 3)).astype("float32")

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 mobile = importlib.import_module("mobile")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(8, 8, 1), pytest.param((28, 30, 3), marks=pytest.mark.slow)]
 )

@@ -69,6 +69,7 @@ def test_masks_hide_words_and_nothing_else():
     assert (again != batch["token_ids"]).any()  # others every time
 
 
+@pytest.mark.slow
 def test_pretraining_is_kept(tmp_path, capsys):
     corpus = CORPUS * 50
     tokenizer, backbone = text_bert.pretrained(corpus, TINY, 0, tmp_path)
@@ -191,6 +192,7 @@ def test_the_script(tmp_path, task, arguments, sparsity):
         assert results["test_accuracy"]["dense"] > 0.5
 
 
+@pytest.mark.slow
 def test_missing_texts_are_an_error_that_helps(tmp_path):
     run = run_script("--baseline", f"--text_dir={tmp_path}")
     assert run.returncode == 1

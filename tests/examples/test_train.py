@@ -317,6 +317,7 @@ def test_summary_over_seeds(capsys):
     assert "difference     +0.50 ± 0.71   (seeds: +1.00  +0.00)" in printed
 
 
+@pytest.mark.slow
 def test_wrong_flag_ends_the_script_without_traceback():
     run = run_script("--epochs=3", "--warmup_epochs=2", "--ramp_epochs=5")
     assert run.returncode == 1

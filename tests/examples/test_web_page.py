@@ -118,7 +118,8 @@ def use_page(folder, tmp_path):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
 def test_every_step_on_the_page(tmp_path, channels):
     folder = tmp_path / "models"
     folder.mkdir()

@@ -175,6 +175,7 @@ class Choices(keras.callbacks.Callback):
         self.before = now
 
 
+@pytest.mark.slow
 def test_groups_are_filled_one_after_the_other_by_their_largest_gradients(tmp_path):
     choices = Choices()
     pruned = require_conformance("dcp", tmp_path, choices)

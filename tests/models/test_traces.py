@@ -52,7 +52,14 @@ class HoldsCompiled(keras.Model):
 
 
 @pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("cls", [CompiledCall, CompiledInConstructor, HoldsCompiled])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        CompiledCall,
+        pytest.param(CompiledInConstructor, marks=pytest.mark.slow),
+        pytest.param(HoldsCompiled, marks=pytest.mark.slow),
+    ],
+)
 def test_a_compiled_call_reaches_the_wrappers(cls, inplace):
     x = np.random.default_rng(0).normal(size=(6, 8)).astype("float32") * 3
     model = cls()

@@ -249,7 +249,7 @@ def test_outputs_of_dead_channels_are_zero(make, shape):
     np.testing.assert_allclose(outputs[:, ~dead], kept, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ("adam", "jit"))
+@pytest.mark.parametrize("kind", ["adam", pytest.param("jit", marks=pytest.mark.slow)])
 def test_a_model_of_single_wrappers(kind, tmp_path):
     """A wrapper knows nothing of its neighbours: the shapes stay."""
     model = keras.Sequential(

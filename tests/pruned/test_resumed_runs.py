@@ -79,8 +79,8 @@ def test_two_epochs_a_new_process_and_two_more_equal_four(arguments, tmp_path):
     ("allocation", "arguments"),
     [
         ("global", {}),
-        ("global", STRAIGHT),
-        ("lamp", {}),
+        pytest.param("global", STRAIGHT, marks=pytest.mark.slow),
+        pytest.param("lamp", {}, marks=pytest.mark.slow),
         ("lamp", STRAIGHT),
     ],
     ids=["by step", "by epoch", "moving by step", "moving by epoch"],
@@ -178,6 +178,7 @@ def test_a_run_that_goes_on_with_another_ramp_says_so():
         fit(model, 40, PDPScheduleCallback(), initial_epoch=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["epoch", "step"])
 def test_a_run_that_goes_on_with_its_ramp_does_not(update):
     schedule = {"warmup_epochs": 1, "ramp_epochs": 6, "update": update}

@@ -40,6 +40,7 @@ def network():
     return zero_pointwise(randomized(mostly_pointwise(64, 4)), 0.9)
 
 
+@pytest.mark.slow
 def test_sparse_kernels_run_and_compute_the_same(network, tmp_path):
     """Only the rewritten file is fast: by a factor that no noise explains."""
     converted = exported(network, tmp_path / "converted.tflite")

@@ -40,9 +40,9 @@ def assert_computes(model, path, x, tolerance=1e-5):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {},
-        {"size": 33},
-        {"kernel": 5, "head": "convolutions"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"size": 33}, marks=pytest.mark.slow),
+        pytest.param({"kernel": 5, "head": "convolutions"}, marks=pytest.mark.slow),
         {"padding": "keras", "head": "reshaped"},
         {"head": "unpooled", "activation": "hard_swish"},
     ],
@@ -78,6 +78,7 @@ def test_a_signature_fixes_the_sizes_that_a_model_leaves_open(tmp_path):
         pdp_keras.deploy_check(model, "xnnpack")
 
 
+@pytest.mark.slow
 def test_behind_a_layer_that_resizes_its_images(tmp_path):
     inputs = keras.Input((20, 20, 1), name="image")
     x = layers.Resizing(32, 32)(inputs)
@@ -102,6 +103,7 @@ def test_the_caller_may_turn(tmp_path):
     assert np.abs(run(path, x) - expected).max() > 1e-2 * scale
 
 
+@pytest.mark.slow
 def test_float16(tmp_path):
     model = sparse_mobile()
     path = tmp_path / "model.tflite"
@@ -116,6 +118,7 @@ def test_float16(tmp_path):
     assert_computes(model, path, inputs_of(model), 1e-2)
 
 
+@pytest.mark.slow
 def test_gates_and_preprocessing_layers(tmp_path):
     """As in MobileNetV3: bytes are rescaled, gates are relu6(x + 3) / 6."""
     inputs = keras.Input((32, 32, 3), name="image")

@@ -208,7 +208,9 @@ def with_head(backbone):
     ("make", "named", "left"),
     [
         (resnet, "/stack0_block0_1_conv", 0.5),
-        (mobilenet, "/block_1_0/block_1_0_conv1", 0.6),
+        pytest.param(
+            *(mobilenet, "/block_1_0/block_1_0_conv1", 0.6), marks=pytest.mark.slow
+        ),
         (vit, "/mlp/dense_1", 0.9),
         (bert, "/feedforward_intermediate_dense", 0.9),
     ],
