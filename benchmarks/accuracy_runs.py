@@ -108,9 +108,7 @@ def run_all(trainings: Iterable[Training], results: Results, jobs: int) -> None:
             )
 
 
-def _processes(
-    jobs: int, preload: list[str]
-) -> concurrent.futures.ProcessPoolExecutor:
+def _processes(jobs: int, preload: list[str]) -> concurrent.futures.ProcessPoolExecutor:
     """A fresh process for each training, from one that has imported everything."""
     os.environ.update(_ENVIRONMENT)
     # The process that forks finds modules by it alone (CPython 3.11 to 3.13).

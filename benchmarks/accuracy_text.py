@@ -71,9 +71,7 @@ def load_glosses() -> TextArrays:
     found: dict[str, Any] = {"num_classes": len(data.classes)}
     for name in text_data.SPLITS:
         examples = getattr(data, name)
-        found[f"x_{name}"] = text_bert.tokenize(
-            tokenizer, examples.first, None, LENGTH
-        )
+        found[f"x_{name}"] = text_bert.tokenize(tokenizer, examples.first, None, LENGTH)
         found[f"y_{name}"] = examples.labels
     return TextArrays(**found)
 

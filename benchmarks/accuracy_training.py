@@ -24,7 +24,7 @@ from pdp_keras import methods
 from pdp_keras.methods.base import Method
 
 TASKS = IMAGE_TASKS | TEXT_TASKS
-# The networks that teach; like what is pretrained, they are made where they are missing.
+# The networks that teach. What is missing there is made.
 _TEACHERS = pathlib.Path("pdp_output/text_accuracy")
 
 
