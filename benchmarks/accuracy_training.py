@@ -260,7 +260,11 @@ def _distilled(teacher: keras.Model, student: keras.Model) -> keras.Model:
     return keras.distillation.Distiller(
         teacher=teacher,
         student=student,
-        distillation_losses=keras.distillation.LogitsDistillation(temperature=2.0),
+        # An object: by its default, a name, Keras 3.15 compares logits as if they were
+        # probabilities.
+        distillation_losses=keras.distillation.LogitsDistillation(
+            temperature=2.0, loss=keras.losses.KLDivergence()
+        ),
         student_loss_weight=0.5,
     )
 

@@ -4,6 +4,7 @@ import sys
 import types
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -91,3 +92,18 @@ def test_texts_keep_their_optimizer(wanted):
 
     assert accuracy.optimizer_of("glosses", wanted) == "adamw"
     assert accuracy.optimizer_of("lenet", wanted) == wanted
+
+
+def test_a_teacher_is_compared_by_probabilities():
+    """Keras 3.15 takes logits for them where the loss is given by its name."""
+    pytest.importorskip("keras.distillation")  # Keras 3.12 or newer
+    teacher, student = (
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]) for _ in range(2)
+    )
+    (loss,) = accuracy_training._distilled(teacher, student).distillation_losses
+    logits = np.float32([[3, 0, -2], [1, -1, 4]]), np.float32([[0, 1, 2], [2, 0, 0]])
+    first, second = (
+        np.exp(x / 2) / np.exp(x / 2).sum(1, keepdims=True) for x in logits
+    )
+    expected = 4 * np.mean(np.sum(first * np.log(first / second), axis=1))
+    np.testing.assert_allclose(loss.compute_loss(*logits), expected, rtol=1e-5)
