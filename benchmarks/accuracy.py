@@ -223,6 +223,8 @@ def reach(
                 run_all([spec], results, 1)
             row = results[spec]
             if row is None:
+                # The search is not finished: the nearest of all that has been run.
+                tried |= results.tried(spec, name)
                 break
             tried[value] = row["sparsity"]
             if abs(tried[value] - target) <= _TOLERANCE * (1 - target):

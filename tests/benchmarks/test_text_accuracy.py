@@ -1,5 +1,6 @@
 """What the comparison on texts rests on; trainings are not run here."""
 
+import dataclasses
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ from pdp_keras import methods
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import accuracy_networks
+import accuracy_runs
 import accuracy_text
 import accuracy_training
 from accuracy_text_recipes import LEARNED, RECIPES
@@ -107,3 +109,15 @@ def test_a_teacher_is_compared_by_probabilities():
     )
     expected = 4 * np.mean(np.sum(first * np.log(first / second), axis=1))
     np.testing.assert_allclose(loss.compute_loss(*logits), expected, rtol=1e-5)
+
+
+def test_what_has_been_tried_is_found_by_its_argument(tmp_path):
+    results = accuracy_runs.Results(tmp_path / "results.csv")
+    figures = dict.fromkeys(accuracy_runs.FIGURES, 0.0)
+    recipe = Training("glosses", "98", "soft_movement", arguments={"rate": 20.0})
+    for force, sparsity, rate in ((10.0, 0.2, 20.0), (30.0, 0.9, 20.0), (20, 0.5, 1.0)):
+        arguments = {"rate": rate, "force": force}
+        one = dataclasses.replace(recipe, arguments=arguments)
+        results.add(one, figures | {"sparsity": sparsity})
+        results.add(dataclasses.replace(one, seed=1), figures | {"sparsity": 0.7})
+    assert results.tried(recipe, "force") == {10.0: 0.2, 30.0: 0.9}
