@@ -33,7 +33,7 @@ from accuracy_runs import Results, Row, run_all
 from accuracy_text import TASKS as TEXT_TASKS
 from accuracy_text_recipes import LEARNED as TEXT_LEARNED
 from accuracy_text_recipes import RECIPES as TEXT_RECIPES
-from accuracy_training import TASKS, Training
+from accuracy_training import optimizer_of, TASKS, Training
 
 _ALL = ["90", "95", "98", "99", "2:4", "1:4", "channel"]
 _FEW = ["98", "2:4"]
@@ -82,12 +82,6 @@ def recipes(network: str, kind: str) -> dict[str, tuple[Training, ...]]:
 def learned(network: str) -> dict[str, tuple[str, float, float]]:
     """What brings the methods that learn their sparsity to their target."""
     return TEXT_LEARNED if network in TEXT_TASKS else LEARNED
-
-
-def optimizer_of(network: str, wanted: str) -> str:
-    """The optimizer that is wanted; where a network has no rate for it, its own."""
-    known = list(TASKS[network].learning_rates)
-    return wanted if wanted in known else known[0]
 
 
 def kind_of(structure: str) -> str:
@@ -223,6 +217,8 @@ def reach(
                 run_all([spec], results, 1)
             row = results[spec]
             if row is None:
+                # The search is not finished: the nearest of all that has been run.
+                tried |= results.tried(spec, name)
                 break
             tried[value] = row["sparsity"]
             if abs(tried[value] - target) <= _TOLERANCE * (1 - target):

@@ -59,7 +59,11 @@ UNSTRUCTURED: dict[str, tuple[Training, ...]] = {
     ),
     # Trainings of a search, at every level, in place of candidates.
     "str": (recipe("str"),),
-    "optg": tuple(recipe("optg", {"steepness": s}) for s in (20.0, 10.0, 40.0)),
+    "optg": (
+        recipe("optg", {"steepness": 20.0, "masks": 100}),
+        recipe("optg", {"steepness": 10.0, "masks": 1000}),
+        recipe("optg", {"steepness": 20.0, "masks": 1000}),
+    ),
     "acdc": (
         recipe("acdc"),
         recipe("acdc", prune=_ERK),
@@ -80,7 +84,8 @@ UNSTRUCTURED: dict[str, tuple[Training, ...]] = {
         recipe("movement", prune=_GLOBAL),
         recipe("movement", prune=_GLOBAL, warmup=0.2, ramp=0.6),
     ),
-    "soft_movement": (recipe("soft_movement"),),
+    # With SGD `rate` counts by its square.
+    "soft_movement": (recipe("soft_movement", {"rate": 30.0}),),
     # Half of the training makes the dense model that is pruned, and its own teacher.
     "pofa": tuple(
         recipe("pofa", prune=prune, warmup=0.0, ramp=ramp, pretraining=0.5)

@@ -80,6 +80,18 @@ class Results:
         """The figures of a training; None if it has not been run."""
         return self.rows.get(_key(training))
 
+    def tried(self, training: Training, argument: str) -> dict[float, float]:
+        """Sparsities by the value of an argument, of trainings alike but for it."""
+        found = {}
+        for key, row in self.rows.items():
+            arguments = json.loads(key)["arguments"]
+            if argument in arguments:
+                value = arguments[argument]
+                alike = training.arguments | {argument: value}
+                if key == _key(dataclasses.replace(training, arguments=alike)):
+                    found[value] = row["sparsity"]
+        return found
+
     def add(self, training: Training, figures: Row) -> None:
         """Adds a line to the file."""
         with self._lock:

@@ -16,17 +16,19 @@ _GLOBAL = {"allocation": "global"}
 _LAMP = {"allocation": "lamp"}
 _UNIFORM = {"allocation": "uniform"}
 _DENSE = (recipe("dense"),)
+_PAPER = tuple(
+    recipe("pdp_paper", prune={"temperature": temperature})
+    for temperature in (1e-4, 1e-3)
+)
 
 # Of a method that learns its sparsity: the argument by which it is brought to the
 # target, with its least and its largest value.
-LEARNED = {"str": ("decay", 1e-6, 1e-1), "soft_movement": ("force", 1e-2, 1e4)}
+LEARNED = {"str": ("decay", 1e-6, 1e-1), "soft_movement": ("force", 20.0, 2000.0)}
 
 UNSTRUCTURED: dict[str, tuple[Training, ...]] = {
     "dense": _DENSE,
     "pdp": (recipe("pdp"), recipe("pdp", prune=_UNIFORM)),
-    "pdp_paper": tuple(
-        recipe("pdp_paper", prune={"temperature": t}) for t in (1e-4, 1e-3)
-    ),
+    "pdp_paper": _PAPER,
     # The second is that of movement pruning's comparison.
     "gmp": (recipe("gmp", prune=_LAMP), recipe("gmp", prune=_UNIFORM)),
     "dnw": (
@@ -51,9 +53,7 @@ UNSTRUCTURED: dict[str, tuple[Training, ...]] = {
 N_OF_M: dict[str, tuple[Training, ...]] = {
     "dense": _DENSE,
     "pdp": (recipe("pdp"), recipe("pdp", warmup=0.0)),
-    "pdp_paper": tuple(
-        recipe("pdp_paper", prune={"temperature": t}) for t in (1e-4, 1e-3)
-    ),
+    "pdp_paper": _PAPER,
     "gmp": (recipe("gmp"), recipe("gmp", warmup=0.0)),
     "dnw": (
         recipe("dnw", warmup=0.0),

@@ -24,7 +24,7 @@ from pdp_keras import methods
 from pdp_keras.methods.base import Method
 
 TASKS = IMAGE_TASKS | TEXT_TASKS
-# The networks that teach; like what is pretrained, they are made where they are missing.
+# The networks that teach. What is missing there is made.
 _TEACHERS = pathlib.Path("pdp_output/text_accuracy")
 
 
@@ -95,6 +95,12 @@ def build(training: Training) -> keras.Model:
         return type(layer).from_config(config)
 
     return keras.models.clone_model(model, clone_function=regularized)
+
+
+def optimizer_of(network: str, wanted: str) -> str:
+    """The optimizer that is wanted; where a network has no rate for it, its own."""
+    known = list(TASKS[network].learning_rates)
+    return wanted if wanted in known else known[0]
 
 
 def prune_arguments(training: Training) -> dict[str, Any]:
@@ -278,7 +284,11 @@ def _distilled(teacher: keras.Model, student: keras.Model) -> keras.Model:
     return keras.distillation.Distiller(
         teacher=teacher,
         student=student,
-        distillation_losses=keras.distillation.LogitsDistillation(temperature=2.0),
+        # An object: by its default, a name, Keras 3.15 compares logits as if they were
+        # probabilities.
+        distillation_losses=keras.distillation.LogitsDistillation(
+            temperature=2.0, loss=keras.losses.KLDivergence()
+        ),
         student_loss_weight=0.5,
     )
 

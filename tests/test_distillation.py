@@ -24,7 +24,7 @@ def network(name):
 def keras_distiller(student):
     distillation = pytest.importorskip("keras.distillation")  # Keras 3.12 or newer
     losses = [
-        distillation.LogitsDistillation(),
+        distillation.LogitsDistillation(loss=keras.losses.KLDivergence()),
         distillation.FeatureDistillation(
             teacher_layer_name="hidden", student_layer_name="hidden"
         ),

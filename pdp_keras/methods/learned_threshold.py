@@ -48,9 +48,8 @@ class STR(Method):
 
     def extras(self) -> dict[str, Extra]:
         """The trainable scalar."""
-        return {
-            "threshold": Extra((), initial=self.initial / self.rate, trainable=True)
-        }
+        initial = self.initial / self.rate
+        return {"threshold": Extra((), initial=initial, trainable=True)}
 
     def masked(self, weight: Weight) -> Tensor:
         """The weights, each nearer to 0 by the threshold."""

@@ -115,7 +115,7 @@ class SoftMovement(LearnedScores):
         """Scores whose sigmoid is not below the threshold."""
         scores = self.rate * ops.convert_to_tensor(weight.extras["scores"])
         limit = self.threshold * ops.convert_to_tensor(weight.extras["position"])
-        # A sigmoid that underflows is not below a threshold of 0: nothing is pruned yet.
+        # Before the ramp the limit is 0, which a sigmoid that underflows is not below.
         return ops.sigmoid(scores) >= limit
 
     def score_gradient(

@@ -58,7 +58,7 @@ def _freeze_alike(old: Any, new: Any, targets: dict[int, Any]) -> None:
         for source in _own(layer):
             target = targets.get(id(source))
             owner = owners.get(id(target))
-            if owner is not None and not layer.trainable:
+            if target is not None and owner is not None and not layer.trainable:
                 # Not by its setter, which would freeze what is inside as well.
                 owner._trainable = False
                 target.trainable = source.trainable

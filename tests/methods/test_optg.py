@@ -63,9 +63,8 @@ def test_masks_are_made_so_often(masks, steps):
 @pytest.mark.parametrize(("steps_per_epoch", "epochs"), [(250, 4), (7, 1), (3000, 2)])
 def test_a_short_run_has_as_many_masks_as_a_long_one(steps_per_epoch, epochs):
     """With a mask an epoch a fine-tuning would go to its target in two or three."""
-    moments = [
-        at_step(i, steps_per_epoch, epochs) for i in range(steps_per_epoch * epochs)
-    ]
+    steps = range(steps_per_epoch * epochs)
+    moments = [at_step(step, steps_per_epoch, epochs) for step in steps]
     due = [moment for moment in moments if OptG().is_due(moment)]
     assert len(due) == min(100, len(moments))
     assert OptG().fraction(due[-1]) == 1
