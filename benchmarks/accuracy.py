@@ -33,7 +33,7 @@ from accuracy_runs import Results, Row, run_all
 from accuracy_text import TASKS as TEXT_TASKS
 from accuracy_text_recipes import LEARNED as TEXT_LEARNED
 from accuracy_text_recipes import RECIPES as TEXT_RECIPES
-from accuracy_training import optimizer_of, TASKS, Training
+from accuracy_training import TASKS, Training, optimizer_of
 
 _ALL = ["90", "95", "98", "99", "2:4", "1:4", "channel"]
 _FEW = ["98", "2:4"]
