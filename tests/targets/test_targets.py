@@ -90,6 +90,7 @@ def test_behind_a_layer_that_resizes_its_images(tmp_path):
     assert_computes(model, path, inputs_of(model))
 
 
+@pytest.mark.slow
 def test_the_caller_may_turn(tmp_path):
     model = sparse_mobile()
     path = tmp_path / "model.tflite"
@@ -245,6 +246,7 @@ def test_a_wrong_rewrite_is_refused(monkeypatch, tmp_path):
     assert path.read_text() == "an older file"
 
 
+@pytest.mark.slow
 def test_tolerance(tmp_path):
     model = sparse_mobile()
     path = tmp_path / "model.tflite"
