@@ -189,6 +189,7 @@ def test_channels_of_a_gemma_in_short(hub):
 
 
 @SLOW
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_tied_embeddings_of_a_llama_that_keras_hub_forgets(hub, tmp_path):
     """A plain one cannot be loaded again, pruned or not; its weights can.
 

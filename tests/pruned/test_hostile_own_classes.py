@@ -19,8 +19,8 @@ import pdp_keras
 from pdp_keras.pruned.functional import PrunedGraph
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
-# Of a pruned Tower: 0 and 1 are the layers of its list, 2 the stem, 3 the inputs.
-WRAPPER = "config/exchanged/0"
+# Of a pruned Tower: 0 are the inputs, 1 is the stem.
+WRAPPER = "config/exchanged/1"
 EDITS = {
     "exchanged-missing": (
         {"config/exchanged": REMOVED},
@@ -71,7 +71,7 @@ EDITS = {
         "Received: place='__class__'",
     ),
     "place-of-inputs": (
-        {"config/exchanged/3": {"wrapper": {}, "kind": "PDPWrapper"}},
+        {"config/exchanged/0": {"wrapper": {}, "kind": "PDPWrapper"}},
         "PDPWrapper needs a layer with prunable kernels. Received: layer=<InputLayer",
     ),
     "kind": (

@@ -55,7 +55,8 @@ def test_copies_keep_the_class(make_copy, mode):
     first, second = make_copy(pruned), make_copy(make_copy(pruned))
     for new in (first, second):
         assert isinstance(new, own_classes.Tower) and type(new) is not type(pruned)
-        np.testing.assert_allclose(new.double(X), 2 * expected, rtol=1e-5)
+        double = keras.ops.convert_to_numpy(new.double(X))
+        np.testing.assert_allclose(double, 2 * expected, rtol=1e-5)
         assert new.hidden[0] in new.layers and isinstance(new.hidden[0], MaskedLayer)
     models.set_zeros(first, 0.0)
     assert np.abs(outputs(first) - expected).max() > 1e-4
@@ -109,7 +110,7 @@ PLAIN = {
     "chosen": (
         own_classes.Tower,
         {"filters": ["stem", "out_.*"]},
-        "it has no argument that would make 'hidden_0' as it is now; without "
+        "it has no argument that would make 'stem' as it is now; without "
         "`filters`, such layers are left as they are.",
     ),
     "number": (

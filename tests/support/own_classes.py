@@ -9,15 +9,14 @@ def register(cls):
 
 
 class OwnClass(keras.Model):
-    """Keeps its arguments, and makes its graph of them."""
+    """Keeps its arguments, and some of the layers of its graph."""
 
-    def __init__(self, outputs, **arguments):
-        name = arguments.pop("name", None)
-        for key, value in arguments.items():
-            setattr(self, key, value)
-        self._arguments = list(arguments)
+    def __init__(self, outputs, name, held=None, **arguments):
         inputs = keras.Input((4,), name="inputs")
         super().__init__(inputs, outputs(inputs), name=name)
+        for key, value in {**arguments, **(held or {})}.items():
+            setattr(self, key, value)
+        self._arguments = list(arguments)
 
     def get_config(self):
         own = {key: getattr(self, key) for key in self._arguments}
@@ -33,18 +32,16 @@ class Tower(OwnClass):
     """Blocks of one width around a stream; the stem's size is no argument."""
 
     def __init__(self, units=8, depth=2, name="tower"):
-        self.hidden = [
-            layers.Dense(units, "relu", name=f"hidden_{i}") for i in range(depth)
-        ]
-        self.stem = layers.Dense(6, name="stem")
+        blocks = [layers.Dense(units, "relu", name=f"hidden_{i}") for i in range(depth)]
 
         def graph(inputs):
-            x = self.stem(inputs)
-            for i, hidden in enumerate(self.hidden):
+            x = layers.Dense(6, name="stem")(inputs)
+            for i, hidden in enumerate(blocks):
                 x = layers.Add()([x, layers.Dense(6, name=f"out_{i}")(hidden(x))])
             return layers.Dense(3, name="head")(x)
 
-        super().__init__(graph, units=units, depth=depth, name=name)
+        held = {"hidden": blocks}
+        super().__init__(graph, name, held, units=units, depth=depth)
 
 
 @register
@@ -58,7 +55,7 @@ class Grouped(OwnClass):
                 inputs = layers.GroupNormalization(4, name=f"norm_{i}")(x)
             return layers.Dense(3, name="head")(inputs)
 
-        super().__init__(graph, units=units, name=name)
+        super().__init__(graph, name, units=units)
 
 
 @register
@@ -71,7 +68,7 @@ class Halves(OwnClass):
             x = layers.Dense(units, name="second")(x)
             return layers.Dense(3, name="head")(x[:, :2] + x[:, 2:4])
 
-        super().__init__(graph, units=units, name=name)
+        super().__init__(graph, name, units=units)
 
 
 @register
@@ -108,17 +105,18 @@ class Tied(OwnClass):
     """Looks tokens up and reads them by one weight, in two layers of the graph."""
 
     def __init__(self, units=8, name="tied"):
-        self.embedding = layers.ReversibleEmbedding(10, 4, name="embedding")
-        self.reader = Reader(self.embedding, name="reader")
+        embedding = layers.ReversibleEmbedding(10, 4, name="embedding")
+        reader = Reader(embedding, name="reader")
 
         def graph(inputs):
-            x = self.embedding(inputs)
+            x = embedding(inputs)
             for i in range(2):
                 y = layers.Dense(units, "relu", name=f"hidden_{i}")(x)
                 x = layers.Add()([x, layers.Dense(4, name=f"out_{i}")(y)])
-            return self.reader(x)
+            return reader(x)
 
-        super().__init__(graph, units=units, name=name)
+        held = {"embedding": embedding, "reader": reader}
+        super().__init__(graph, name, held, units=units)
 
 
 @register
@@ -126,11 +124,8 @@ class Hidden(OwnClass):
     """Has a model inside that its constructor makes, and no config tells of."""
 
     def __init__(self, units=8, name="hidden"):
-        self.inner = keras.Sequential(
-            [keras.Input((4,)), layers.Dense(units, name="a"), layers.Dense(units)]
-        )
-
         def graph(inputs):
-            return layers.Dense(3, name="head")(self.inner(inputs))
+            inside = [keras.Input((4,)), layers.Dense(units), layers.Dense(units)]
+            return layers.Dense(3, name="head")(keras.Sequential(inside)(inputs))
 
-        super().__init__(graph, units=units, name=name)
+        super().__init__(graph, name, units=units)
