@@ -18,7 +18,7 @@ from pdp_keras.models.kernels import child_layers
 from pdp_keras.models.kinds import is_graph
 from pdp_keras.models.live import LiveConfigs, describe
 from pdp_keras.models.places import exchange_layers
-from pdp_keras.models.variables import saved_variables
+from pdp_keras.models.variables import renew_state, saved_variables
 
 # What `keras.Function` keeps of its graph.
 _GRAPH = (
@@ -103,8 +103,22 @@ def remake_by_class(
         same = found == wanted if arguments is None else len(found) == len(wanted)
         is_like = same and len(child_layers(new)) == len(child_layers(model))
         if type(new) is cls and is_like:
+            _copy_untracked(model, new)
             return new
     return None
+
+
+def _copy_untracked(model: Any, new: Any) -> None:
+    """Gives layers that Keras does not track their vocabularies, which no config has.
+
+    (On PyTorch, keras_hub hides the preprocessors of its tasks from Keras.)
+    """
+    tracked = {id(layer) for layer in child_layers(model)}
+    for name, layer in vars(model).items():
+        is_layer = isinstance(layer, keras.layers.Layer) and not is_graph(layer)
+        copy = vars(new).get(name)
+        if is_layer and id(layer) not in tracked and type(copy) is type(layer):
+            renew_state(layer, copy)
 
 
 def layer_pairs(old: Any, new: Any) -> Iterator[tuple[Any, Any]]:
