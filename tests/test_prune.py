@@ -151,6 +151,28 @@ def test_what_is_frozen_inside_a_backbone_stays_so():
             assert not norm.trainable  # it does not update its statistics
 
 
+class HoldsFrozen(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(4)
+        self.inside = keras.Sequential([layers.Dense(4), layers.Dense(4)])
+
+    def call(self, x):
+        return self.inside(self.first(x))
+
+
+@pytest.mark.parametrize("mode", ["unstructured", "channel"])
+def test_what_is_frozen_inside_a_subclassed_model_stays_so(mode):
+    model = HoldsFrozen()
+    model(np.ones((1, 3)))
+    model.first.trainable = model.inside.layers[0].trainable = False
+    pruned = prune_model(model, 0.5, mode=mode)
+    models.set_zeros(pruned)
+    for made in (pruned, strip_pruning(pruned)):
+        inner = [made.first, made.inside, *made.inside.layers]
+        assert [x.trainable for x in inner] == [False, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [

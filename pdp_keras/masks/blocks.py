@@ -27,8 +27,7 @@ from typing import Any
 from keras import ops
 
 from pdp_keras.masks.compilation import MANY, compiled
-from pdp_keras.masks.custom_gradient import with_gradient
-from pdp_keras.masks.functional import keep_and_slope
+from pdp_keras.masks.functional import keep_and_slope, with_constants
 
 Tensor = Any
 _LARGEST = 1e18
@@ -80,19 +79,9 @@ def block_soft_masked(
     Returns:
         A float32 tensor of the shape of `weights`.
     """
-
-    def gradient(
-        upstream: Tensor, weights: Tensor, threshold: Tensor, width: Tensor
-    ) -> tuple[Tensor, ...]:
-        return (
-            backward(weights, upstream, threshold, width),
-            ops.zeros_like(threshold),
-            ops.zeros_like(width),
-        )
-
-    backward = _backward(sizes, max_gain)
-    constants = ops.stop_gradient(threshold), ops.stop_gradient(width)
-    return with_gradient(_forward(sizes), gradient, weights, *constants)
+    return with_constants(
+        _forward(sizes), _backward(sizes, max_gain), weights, threshold, width
+    )
 
 
 def spread(blocks: Tensor, shape: tuple[int, ...], sizes: Sizes) -> Tensor:

@@ -87,6 +87,22 @@ def soft_masked(
     >>> soft_masked(ops.array([0.0, 0.1, -1.0]), 0.1, 0.01)
     [0.0, 0.05, -1.0]
     """
+    return with_constants(
+        _forward, _backward_up_to(max_gain), weights, threshold, width
+    )
+
+
+def with_constants(
+    forward: Callable[..., Tensor],
+    backward: Callable[..., Tensor],
+    weights: Tensor,
+    threshold: Tensor,
+    width: Tensor,
+) -> Tensor:
+    """`forward(weights, threshold, width)`; no gradient reaches the last two.
+
+    That of the weights is `backward(weights, upstream, threshold, width)`.
+    """
 
     def gradient(
         upstream: Tensor, weights: Tensor, threshold: Tensor, width: Tensor
@@ -97,9 +113,8 @@ def soft_masked(
             ops.zeros_like(width),
         )
 
-    backward = _backward_up_to(max_gain)
     constants = ops.stop_gradient(threshold), ops.stop_gradient(width)
-    return with_gradient(_forward, gradient, weights, *constants)
+    return with_gradient(forward, gradient, weights, *constants)
 
 
 def soft_masked_slope(weights: Tensor, threshold: Tensor, width: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from pdp_keras.models.frozen import copy_trainable
 from pdp_keras.models.live import LiveConfigs, has_config
 from pdp_keras.models.traces import compiled_functions, untraced
 from pdp_keras.models.variables import copy_variables
@@ -198,6 +199,7 @@ def remake_subclassed(
                 new.build_from_config(build_config)
                 new.built = True
         copy_variables(model, new, values)
+        copy_trainable(model, new)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             "A subclassed model is copied by way of its config, which must suffice "

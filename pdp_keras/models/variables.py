@@ -43,30 +43,7 @@ def copy_variables(old: Any, new: Any, values: dict[int, Any] | None = None) -> 
     for source, target in zip(sources, targets, strict=True):
         # A copy: two variables that share an array fail on JAX, which donates it.
         target.assign(ops.copy((values or {}).get(id(source), source.value)))
-    _freeze_alike(old, new, dict(zip(map(id, sources), targets, strict=True)))
     renew_state(old, new)
-
-
-def _freeze_alike(old: Any, new: Any, targets: dict[int, Any]) -> None:
-    """Freezes in the new tree what is frozen in the old one.
-
-    Where a model is made anew by its constructor, its config says nothing of layers
-    that were frozen inside: so it is with the backbones of keras_hub.
-    """
-    owners = {id(v): layer for layer in new._flatten_layers() for v in _own(layer)}
-    for layer in old._flatten_layers():
-        for source in _own(layer):
-            target = targets.get(id(source))
-            owner = owners.get(id(target))
-            if target is not None and owner is not None and not layer.trainable:
-                # Not by its setter, which would freeze what is inside as well.
-                owner._trainable = False
-                target.trainable = source.trainable
-
-
-def _own(layer: Any) -> list[Any]:
-    """The variables of a layer without those of layers inside."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def renew_state(old: Any, new: Any) -> None:

@@ -15,7 +15,6 @@ import dataclasses
 import math
 from typing import Any
 
-import numpy as np
 from keras import ops
 
 from pdp_keras.masks import (
@@ -28,6 +27,7 @@ from pdp_keras.masks import (
     tracked_threshold,
 )
 from pdp_keras.models import KernelAxes
+from pdp_keras.modes.axis_order import AxisOrder
 from pdp_keras.modes.base import Mode, Width
 
 Tensor = Any
@@ -186,8 +186,7 @@ class _View:
         inputs = sorted(axis % rank for axis in axes.inputs)
         outputs = sorted(axis % rank for axis in axes.outputs)
         others = [a for a in range(rank) if a not in (*inputs, *outputs)]
-        self.shape = shape
-        self.order = (*others, *inputs, *outputs)
+        self.order = AxisOrder(shape, (*others, *inputs, *outputs))
         self.flat = tuple(
             math.prod(shape[axis] for axis in part)
             for part in (others, inputs, outputs)
@@ -195,17 +194,8 @@ class _View:
 
     def split(self, kernel: Tensor) -> Tensor:
         """From the kernel's shape."""
-        if self._is_moved:
-            kernel = ops.transpose(kernel, self.order)
-        return ops.reshape(kernel, self.flat)
+        return self.order.split(kernel, self.flat)
 
     def join(self, flat: Tensor) -> Tensor:
         """To the kernel's shape."""
-        moved = ops.reshape(flat, [self.shape[axis] for axis in self.order])
-        if self._is_moved:
-            return ops.transpose(moved, np.argsort(self.order).tolist())
-        return moved
-
-    @property
-    def _is_moved(self) -> bool:
-        return list(self.order) != sorted(self.order)
+        return self.order.join(flat)

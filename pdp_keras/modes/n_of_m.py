@@ -26,6 +26,7 @@ from keras import ops
 
 from pdp_keras.masks import MANY, compiled, smallest, soft_masked
 from pdp_keras.models import KernelAxes
+from pdp_keras.modes.axis_order import AxisOrder
 from pdp_keras.modes.base import Mode, Width
 
 Tensor = Any
@@ -273,7 +274,7 @@ class _GroupView:
         before = [axis for axis in others if axis < inputs[0]]
         after = [axis for axis in others if axis > inputs[0]]
         # Only an unusual einsum has other axes between its input axes.
-        self.order = (*before, *inputs, *after)
+        self.order = AxisOrder(shape, (*before, *inputs, *after))
         self.length = math.prod(shape[axis] for axis in inputs)
         # No more than the axis has, or an M of a billion would take as much memory.
         m = min(m, max(1, self.length))
@@ -289,9 +290,7 @@ class _GroupView:
 
     def split(self, kernel: Tensor, padding: float) -> Tensor:
         """From the kernel's shape to groups."""
-        if self._is_moved:
-            kernel = ops.transpose(kernel, self.order)
-        flat = ops.reshape(kernel, self.flat)
+        flat = self.order.split(kernel, self.flat)
         if self.padding:
             pads = ((0, 0), (0, self.padding), (0, 0))
             flat = ops.pad(flat, pads, constant_values=padding)
@@ -303,11 +302,4 @@ class _GroupView:
         flat = ops.reshape(grouped, (before, groups * m, after))
         if self.padding:
             flat = flat[:, : self.length]
-        moved = ops.reshape(flat, [self.shape[axis] for axis in self.order])
-        if self._is_moved:
-            return ops.transpose(moved, np.argsort(self.order).tolist())
-        return moved
-
-    @property
-    def _is_moved(self) -> bool:
-        return list(self.order) != sorted(self.order)
+        return self.order.join(flat)
