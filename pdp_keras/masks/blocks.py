@@ -147,7 +147,12 @@ def _scorer(sizes: Sizes) -> Callable[[Tensor], Tensor]:
 
 def _root_mean_square(weights: Tensor, sizes: Sizes) -> Tensor:
     squares = _sums(ops.square(weights), sizes)
-    scores = ops.sqrt(squares / _members(tuple(weights.shape), sizes))
+    mean = squares / _members(tuple(weights.shape), sizes)
+    scores = ops.sqrt(mean)
+    # TensorFlow's root rounds differently within a tensor, and equal blocks would not
+    # be equal; after a step of Newton's they are.
+    newton = 0.5 * (scores + mean / ops.where(scores > 0, scores, 1.0))
+    scores = ops.where(mean < _LARGEST, newton, scores)
     # The square of a larger one may be infinite, and the threshold beside it.
     return ops.minimum(scores, _LARGEST)
 
